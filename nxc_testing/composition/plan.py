@@ -1,0 +1,54 @@
+"""The plan: a composition with its counts, its images and its secrets, ready to be deployed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from nxc_testing.composition.model import Composition, Instance
+from nxc_testing.images import Image
+
+SECRET_BYTES = 32
+
+
+@dataclass(frozen=True, slots=True)
+class MachinePlan:
+    """One machine to make.
+
+    :ivar image: a built image, or the name of one that the backend has already.
+    :ivar secrets: this machine's secrets by name.
+    """
+
+    instance: Instance
+    image: Image | str
+    secrets: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything a backend needs to know."""
+
+    composition: Composition
+    machines: tuple[MachinePlan, ...]
+
+
+def make_plan(composition: Composition, images: Mapping[str, Image | str]) -> Plan:
+    """Bring a composition and its images together, and draw the secrets that are not pinned.
+
+    :param composition: with its final counts.
+    :param images: for every role's name what it runs.
+    :return: the plan; secrets are the same on all its machines (a key that they share is what
+        they are for), and differ from one call to the next unless pinned.
+    """
+    drawn = {
+        name: pinned if pinned is not None else secrets.token_hex(SECRET_BYTES)
+        for name, pinned in composition.secrets.items()
+    }
+    return Plan(
+        composition,
+        tuple(
+            MachinePlan(instance, images[instance.role.name], drawn)
+            for instance in composition.instances()
+        ),
+    )
