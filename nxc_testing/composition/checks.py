@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from nxc_testing.composition.identity import assign_addresses
 from nxc_testing.composition.model import Composition, Instance
 from nxc_testing.composition.names import check_name, python_name
-from nxc_testing.composition.tables import Origin
+from nxc_testing.tables import Origin
 
 
 def check_machines(composition: Composition, origins: Mapping[str, Origin]) -> None:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from nxc_testing.composition.checks import check_machines
 from nxc_testing.composition.model import Composition, Role
-from nxc_testing.composition.tables import Origin, read_text, shown, suggestion
 from nxc_testing.errors import ConfigError
+from nxc_testing.tables import Origin, read_text, shown, suggestion
 
 if TYPE_CHECKING:
     import yaml

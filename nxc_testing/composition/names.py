@@ -5,7 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 
-from nxc_testing.composition.tables import Origin, shown
+from nxc_testing.tables import Origin, shown
 
 PYTEST_FIXTURES = frozenset(
     # As text: one word a line would hide what belongs together.

@@ -24,7 +24,7 @@ from nxc_testing.composition.model import (
     TestScript,
     Volume,
 )
-from nxc_testing.composition.tables import Origin, Table, of_type, read_toml, shown, suggestion
+from nxc_testing.tables import Origin, Table, of_type, read_toml, shown, suggestion
 
 FILE_NAME = "composition.toml"
 DEFAULT_NETWORK = "lan"

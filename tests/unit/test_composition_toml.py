@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nxc_testing.composition import Composition, Disk, Network, Port, ShellMode, Volume, load
-from nxc_testing.composition.tables import Origin
 from nxc_testing.composition.toml import parse_size
 from nxc_testing.errors import ConfigError
+from nxc_testing.tables import Origin
 
 MINIMAL = """
 [composition]
