@@ -1,0 +1,80 @@
+"""Lets a port of the host lead to a port of a machine: a relay on the background loop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from typing import TypeVar
+
+from nxc_testing.shell.loop import io_loop
+
+logger = logging.getLogger("nxc_testing.docker")
+
+T = TypeVar("T")
+
+READ_SIZE = 1 << 16
+LOOPBACK = "127.0.0.1"
+TIMEOUT = 30.0
+
+
+class PortRelay:
+    """Listens on the host's loopback and connects each caller to a machine.
+
+    :param host_port: where to listen; 0 takes a free port.
+    :param address: the machine's address and port.
+    :raise OSError: if the host's port is taken.
+    :ivar port: where it listens.
+    """
+
+    def __init__(self, host_port: int, address: tuple[str, int]):
+        self._address = address
+        self._calls: set[asyncio.Task[None]] = set()
+        self._server = _on_loop(asyncio.start_server(self._serve, LOOPBACK, host_port))
+        self.port: int = self._server.sockets[0].getsockname()[1]
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._calls.add(task)
+        try:
+            await self._relay(reader, writer)
+        except OSError as error:
+            logger.debug("port %d to %s: %s", self.port, self._address, error)
+        finally:
+            self._calls.discard(task)
+            writer.close()
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection(*self._address)
+        try:
+            async with asyncio.TaskGroup() as both:
+                both.create_task(_pump(reader, there_writer))
+                both.create_task(_pump(there_reader, writer))
+        except* OSError as errors:
+            logger.debug("port %d to %s: %s", self.port, self._address, errors.exceptions)
+        finally:
+            there_writer.close()
+
+    def close(self) -> None:
+        """Stop listening and end the calls."""
+        _on_loop(self._close())
+
+    async def _close(self) -> None:
+        self._server.close()
+        for task in tuple(self._calls):
+            task.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Carry bytes until the end, and then tell it: the other direction may go on."""
+    while data := await reader.read(READ_SIZE):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()
+
+
+def _on_loop(work: Coroutine[object, object, T]) -> T:
+    return asyncio.run_coroutine_threadsafe(work, io_loop().asyncio).result(TIMEOUT)

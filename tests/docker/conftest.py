@@ -1,0 +1,36 @@
+"""Real machines in the engine of this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from docker_lab import Lab
+
+from nxc_testing.backends.docker import DockerBackend
+from nxc_testing.images import Image
+
+
+@pytest.fixture(scope="session")
+def image() -> Image:
+    if why := DockerBackend().unavailable():
+        pytest.skip(why)
+    from nxc_testing.images.builder import ensure
+
+    return ensure("base")
+
+
+@pytest.fixture
+def lab(tmp_path: Path, image: Image) -> Iterator[Lab]:
+    lab = Lab(tmp_path, image)
+    yield lab
+    lab.close()
+
+
+@pytest.fixture(scope="module")
+def shared_lab(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Lab]:
+    """For machines that several tests look at, and none changes."""
+    lab = Lab(tmp_path_factory.mktemp("lab"), image)
+    yield lab
+    lab.close()
