@@ -1,0 +1,127 @@
+"""Files between the host and a machine."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from pathlib import Path
+
+import pytest
+
+from nxc_testing.errors import CommandFailed, MachineUsageError
+from nxc_testing.machine import Machine
+
+ANY_BYTES = random.Random(1).randbytes(3 << 20)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    """A directory of the host with something in it."""
+    tree = tmp_path / "tree"
+    (tree / "inner").mkdir(parents=True)
+    (tree / "a file").write_text("one\n")
+    (tree / "inner" / "run").write_text("#!/bin/sh\necho ran\n")
+    (tree / "inner" / "run").chmod(0o755)
+    return tree
+
+
+class TestToMachine:
+    def test_a_file_arrives_whole(self, machine: Machine, scratch: str, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(ANY_BYTES)
+        machine.copy_from_host(str(tmp_path / "file"), f"{scratch}/file")
+        digest = hashlib.sha256(ANY_BYTES).hexdigest()
+        assert machine.succeed(f"sha256sum <{scratch}/file").split()[0] == digest
+
+    def test_by_shell_it_has_no_limit(self, machine: Machine, scratch: str, tmp_path: Path) -> None:
+        (tmp_path / "file").write_bytes(ANY_BYTES)
+        machine.copy_from_host_via_shell(tmp_path / "file", f"{scratch}/file")
+        assert machine.succeed(f"wc -c <{scratch}/file").strip() == str(len(ANY_BYTES))
+
+    def test_parents_are_made(self, machine: Machine, scratch: str, tree: Path) -> None:
+        machine.copy_from_host(tree / "a file", f"{scratch}/new/one/file")
+        assert machine.succeed(f"cat {scratch}/new/one/file") == "one\n"
+
+    def test_a_file_replaces_another(self, machine: Machine, scratch: str, tree: Path) -> None:
+        machine.succeed(f"echo older and longer >{scratch}/file")
+        machine.copy_from_host(tree / "a file", f"{scratch}/file")
+        assert machine.succeed(f"cat {scratch}/file") == "one\n"
+
+    def test_modes_are_kept_and_root_owns_it(
+        self, machine: Machine, scratch: str, tree: Path
+    ) -> None:
+        machine.copy_from_host(tree / "inner" / "run", f"{scratch}/run")
+        assert machine.succeed(f"{scratch}/run; stat -c '%a %U' {scratch}/run") == (
+            "ran\n755 root\n"
+        )
+
+    def test_a_directory_arrives_whole(self, machine: Machine, scratch: str, tree: Path) -> None:
+        machine.copy_from_host(tree, f"{scratch}/copy")
+        found = machine.succeed(f"cd {scratch}/copy; find . | sort").splitlines()
+        assert found == [".", "./a file", "./inner", "./inner/run"]
+
+    def test_into_a_directory_it_goes_under_its_name(
+        self, machine: Machine, scratch: str, tree: Path
+    ) -> None:
+        machine.copy_from_host(tree, scratch)
+        machine.copy_from_host(tree / "a file", f"{scratch}/")
+        assert machine.succeed(f"ls {scratch}") == "a file\ntree\n"
+
+    def test_links_are_followed(self, machine: Machine, scratch: str, tree: Path) -> None:
+        (tree.parent / "link").symlink_to(tree / "a file")
+        machine.copy_from_host(tree.parent / "link", f"{scratch}/file")
+        assert machine.succeed(f"test ! -L {scratch}/file; cat {scratch}/file") == "one\n"
+
+    def test_what_is_not_there_is_refused(self, machine: Machine, tmp_path: Path) -> None:
+        with pytest.raises(MachineUsageError, match=f"{tmp_path}/none does not exist"):
+            machine.copy_from_host(tmp_path / "none", "/tmp/none")
+
+    def test_where_it_cannot_be_written_it_fails(self, machine: Machine, tree: Path) -> None:
+        with pytest.raises(CommandFailed):
+            machine.copy_from_host(tree, "/proc/nowhere/tree")
+
+
+class TestFromMachine:
+    def test_a_file_arrives_in_the_output_directory(self, machine: Machine, scratch: str) -> None:
+        machine.succeed(f"seq 200000 >{scratch}/numbers")
+        machine.copy_from_machine(f"{scratch}/numbers")
+        text = (machine.out_dir / "numbers").read_text()
+        assert text.splitlines() == [str(number) for number in range(1, 200_001)]
+
+    def test_it_goes_to_a_directory_of_choice(self, machine: Machine, scratch: str) -> None:
+        machine.succeed(f"echo one >{scratch}/file")
+        machine.copy_from_machine(f"{scratch}/file", "some/where")
+        assert (machine.out_dir / "some" / "where" / "file").read_text() == "one\n"
+
+    def test_a_directory_arrives_whole(self, machine: Machine, scratch: str) -> None:
+        machine.succeed(f"mkdir -p {scratch}/tree/inner; echo x >'{scratch}/tree/inner/a b'")
+        machine.copy_from_machine(f"{scratch}/tree", target_dir="whole")
+        assert (machine.out_dir / "whole" / "tree" / "inner" / "a b").read_text() == "x\n"
+
+    def test_a_second_copy_is_merged_into_the_first(self, machine: Machine, scratch: str) -> None:
+        machine.succeed(f"mkdir {scratch}/logs; echo 1 >{scratch}/logs/a; echo 1 >{scratch}/logs/b")
+        machine.copy_from_machine(f"{scratch}/logs", "twice")
+        machine.succeed(f"rm {scratch}/logs/b; echo 2 >{scratch}/logs/a")
+        machine.copy_from_machine(f"{scratch}/logs", "twice")
+        copied = machine.out_dir / "twice" / "logs"
+        assert {file.name: file.read_text() for file in copied.iterdir()} == {
+            "a": "2\n",
+            "b": "1\n",
+        }
+
+    def test_by_its_older_name(self, machine: Machine, scratch: str) -> None:
+        machine.succeed(f"echo one >{scratch}/older")
+        machine.copy_from_vm(f"{scratch}/older", "by-older-name")
+        assert (machine.out_dir / "by-older-name" / "older").read_text() == "one\n"
+
+    def test_what_is_not_there_fails(self, machine: Machine, scratch: str) -> None:
+        with pytest.raises(CommandFailed, match="No such file"):
+            machine.copy_from_machine(f"{scratch}/none")
+
+
+class TestDirectories:
+    def test_a_machine_has_a_directory_of_its_own(self, machine: Machine, victim: Machine) -> None:
+        assert machine.state_dir.is_dir()
+        assert machine.state_dir.name == "vm-state-alpha"
+        assert machine.state_dir != victim.state_dir
+        assert machine.state_dir.parent == machine.tmp_dir == victim.tmp_dir
+        machine.cleanup_statedir()
