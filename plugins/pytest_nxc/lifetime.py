@@ -1,0 +1,275 @@
+"""When a composition's machines are made, and when they are released."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Generator
+from contextlib import closing, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nxc_testing.errors import DeploymentError, NxcError
+from pytest_nxc.options import Options
+from pytest_nxc.subtests import SubtestReporter
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from nxc_testing.composition import Composition
+    from nxc_testing.driver import Driver
+    from nxc_testing.session import Session
+
+__tracebackhide__ = True
+
+
+OWN_FIXTURES = "pytest_nxc.fixtures"
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came: the run ends in order, as after Ctrl-C."""
+
+
+@dataclass(slots=True)
+class Bed:
+    """One composition in this run.
+
+    :ivar names: the fixtures that give its machines.
+    :ivar pending: tests that need the machines and have not ended.
+    :ivar users: fixtures of the user that were given machines and are not torn down.
+    :ivar driver: while the machines are there.
+    :ivar failure: why they could not be made.
+    """
+
+    composition: Composition
+    names: frozenset[str]
+    pending: set[pytest.Item] = field(default_factory=set)
+    users: set[pytest.FixtureDef[object]] = field(default_factory=set)
+    driver: Driver | None = None
+    failure: Exception | None = None
+
+
+BED = pytest.StashKey[Bed]()
+"""On the directory of a composition."""
+
+
+def bed_above(node: pytest.Item | pytest.Collector) -> Bed | None:
+    """The nearest composition that a node is in."""
+    beds = (above.stash.get(BED, None) for above in node.iter_parents())
+    return next((bed for bed in beds if bed is not None), None)
+
+
+def bed_of(item: pytest.Item) -> Bed | None:
+    """The composition whose machines a test needs; None if it needs none."""
+    return bed_above(item) if "driver" in getattr(item, "fixturenames", ()) else None
+
+
+class Lifetime:
+    """A plugin that owns what a pytest run has of nxc_testing: a session, and beds in it.
+
+    The session is made for the first test that needs machines. A bed's machines are made for
+    the first test that needs them and released after the last one, whatever the order.
+    """
+
+    def __init__(self, config: pytest.Config, options: Options):
+        self.config, self.options = config, options
+        self.subtests = SubtestReporter(keep_going=options.subtests == "continue")
+        self._beds: dict[Path, Bed] = {}
+        self._session: Session | None = None
+        self._item: pytest.Item | None = None
+        self._own_errors: list[Exception] = []
+        self._kept: list[str] = []
+        self._left: list[str] = []
+
+    @property
+    def session(self) -> Session:
+        """The session; made at the first call."""
+        if self._session is None:
+            from nxc_testing.session import Session  # noqa: PLC0415 (imports what is not cheap)
+
+            try:
+                self._session = Session()
+            except (OSError, NxcError) as error:
+                raise pytest.UsageError(f"nxc: no run directory can be made: {error}") from error
+            self._session.on_close(_end_on_sigterm())
+            self.config.hook.pytest_nxc_session_start(session=self._session, config=self.config)
+        return self._session
+
+    def header(self) -> str:
+        """One line about the run; it makes the session."""
+        session = self.session
+        return f"nxc: backend {self.options.backend}, run {session.id}, {session.directory}"
+
+    def bed(self, composition: Composition, names: frozenset[str]) -> Bed:
+        """The bed of a composition: one for each directory.
+
+        :param names: the fixtures that give its machines.
+        """
+        return self._beds.setdefault(composition.root, Bed(composition, names))
+
+    def driver(self, bed: Bed) -> Driver:
+        """The driver of a bed; its machines are made if they are not there.
+
+        :raise NxcError: if they cannot be made, now or at the first attempt.
+        """
+        if bed.failure is not None:
+            raise bed.failure
+        if bed.driver is None:
+            try:
+                bed.driver = self._open(bed.composition)
+            except Exception as error:
+                bed.failure = error
+                self._own_errors.append(error)
+                raise
+            bed.driver.subtest_reporter = self.subtests.subtest
+        return bed.driver
+
+    def _open(self, composition: Composition) -> Driver:
+        from nxc_testing.composition import ShellMode  # noqa: PLC0415 (not cheap)
+        from nxc_testing.launch import Settings, open_driver  # noqa: PLC0415 (not cheap)
+
+        given = self.options
+        settings = Settings(
+            backend=given.backend,
+            mirror=given.mirror,
+            keep=given.keep,
+            mode=ShellMode(given.shell) if given.shell else None,
+        )
+        return open_driver(composition, settings, self.session)
+
+    def is_own(self, error: BaseException) -> bool:
+        """Whether an error came up while machines were made or released, not in a test."""
+        return isinstance(error, NxcError) and any(error is own for own in self._own_errors)
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        """Note who needs which machines, now that it is known which tests run.
+
+        :raise pytest.UsageError: if the backend that they are to run on does not exist.
+        """
+        for item in session.items:
+            if bed := bed_of(item):
+                bed.pending.add(item)
+        if any(bed.pending for bed in self._beds.values()):
+            self._check_backend()
+
+    def _check_backend(self) -> None:
+        from nxc_testing import backends  # noqa: PLC0415 (only for runs with machines)
+
+        if self.options.backend not in backends.names():
+            there = ", ".join(backends.names())
+            raise pytest.UsageError(
+                f"--nxc-backend {self.options.backend}: no such backend; installed: {there}"
+            )
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        """Let no test try again what failed for an earlier one."""
+        self._item = item
+        bed = bed_of(item)
+        if bed is None:
+            return
+        self.session  # noqa: B018 (it is there from the test's first event on)
+        if bed.failure is not None:
+            error = DeploymentError(
+                f"composition {bed.composition.name} failed before: {bed.failure}"
+            )
+            self._own_errors.append(error)
+            raise error
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_fixture_setup(
+        self, fixturedef: pytest.FixtureDef[object]
+    ) -> Generator[None, object, object]:
+        """Note who holds machines beyond a test: a user's fixture of a wider scope."""
+        bed = bed_of(self._item) if self._item else None
+        own = getattr(fixturedef.func, "__module__", "") == OWN_FIXTURES
+        if bed and not own and bed.names & set(fixturedef.argnames):
+            bed.users.add(fixturedef)
+        return (yield)
+
+    def pytest_fixture_post_finalizer(self, fixturedef: pytest.FixtureDef[object]) -> None:
+        """A fixture let go of what it held."""
+        for bed in self._beds.values():
+            bed.users.discard(fixturedef)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_teardown(
+        self, item: pytest.Item, nextitem: pytest.Item | None
+    ) -> Generator[None]:
+        """Release the machines that nobody needs any more; an error is this test's."""
+        try:
+            yield
+        finally:
+            for bed in self._beds.values():
+                bed.pending.discard(item)
+            self.release(everything=nextitem is None)
+
+    def release(self, *, everything: bool = False) -> None:
+        """Release machines.
+
+        :param everything: also those that somebody needs.
+        :raise Exception: what went wrong; the rest is released nevertheless.
+        """
+        errors = []
+        for bed in self._beds.values():
+            if bed.driver and (everything or not (bed.pending or bed.users)):
+                try:
+                    self._close(bed.driver)
+                except Exception as error:
+                    errors.append(error)
+                # An interrupt leaves it here for the end of the run.
+                bed.driver = None
+        self._own_errors += errors
+        if len(errors) == 1:
+            raise errors[0]
+        if errors:
+            raise ExceptionGroup("machines could not be released", errors)
+
+    def _close(self, driver: Driver) -> None:
+        if self.options.keep:
+            self._kept.append(driver.keep_notice())
+        driver.close()
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> Generator[None]:
+        """Release what is left: after an interrupt this is all there was."""
+        try:
+            yield
+        finally:
+            try:
+                with closing(self._session) if self._session else nullcontext():
+                    self.release(everything=True)
+            except Exception as error:
+                self._left.append(f"{type(error).__name__}: {error}")
+                if session.exitstatus == pytest.ExitCode.OK:
+                    session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """Say what was kept, and what could not be released."""
+        for title, texts in (("machines kept", self._kept), ("not released", self._left)):
+            if texts:
+                terminalreporter.write_sep("=", f"nxc: {title}")
+                for text in texts:
+                    terminalreporter.write_line(text)
+
+
+def _end_on_sigterm() -> Callable[[], None]:
+    """Turn the first SIGTERM into an orderly end; the second one kills.
+
+    :return: undoes it.
+    """
+    main = threading.current_thread() is threading.main_thread()
+    if not main or signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL:
+        return lambda: None
+
+    def restore() -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+    def terminate(number: int, frame: FrameType | None) -> None:
+        restore()
+        raise Terminated("SIGTERM")
+
+    signal.signal(signal.SIGTERM, terminate)
+    return restore

@@ -1,0 +1,98 @@
+"""What a test's report tells beside its failure, and what the event stream is told of tests."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import TYPE_CHECKING
+
+import pytest
+
+from nxc_testing.errors import TestScriptError
+from nxc_testing.events import Event, TestFinished, TestStarted
+from nxc_testing.testscript import unreached
+from pytest_nxc import frames
+from pytest_nxc.collection import SCRIPT
+from pytest_nxc.lifetime import Lifetime
+from pytest_nxc.record import Record
+from pytest_nxc.subtests import can_go_on_after
+
+if TYPE_CHECKING:
+    from nxc_testing.session import Session
+
+TITLE = "nxc: last commands"
+
+
+class Reports:
+    """A plugin that stands between pytest's reports and the event stream."""
+
+    def __init__(self, lifetime: Lifetime):
+        self._lifetime = lifetime
+        self._record = Record()
+        self._session: Session | None = None
+        self._test = ""
+        self._outcome = "passed"
+
+    def pytest_nxc_session_start(self, session: Session) -> None:
+        """Read from the first event on."""
+        self._session = session
+        session.events.subscribe(self._record.take)
+        if self._test:
+            self._emit(TestStarted(test=self._test))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
+        """Tell the event stream when a test begins and how it ends."""
+        self._record.clear()
+        self._test, self._outcome = item.nodeid, "passed"
+        start = time.monotonic()
+        self._emit(TestStarted(test=item.nodeid))
+        try:
+            return (yield)
+        finally:
+            duration = time.monotonic() - start
+            self._emit(TestFinished(test=item.nodeid, outcome=self._outcome, duration=duration))
+            self._test = ""
+
+    def _emit(self, event: Event) -> None:
+        if self._session is not None:
+            self._session.events.emit(event)
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+        """Add the machines' last commands, or point to the subtest that told all of it."""
+        if call.excinfo:
+            frames.hide()
+        report = yield
+        if report.failed or (report.skipped and self._outcome == "passed"):
+            self._outcome = report.outcome
+        if report.failed and call.excinfo:
+            error = call.excinfo.value
+            if subtest := self._lifetime.subtests.told_at(error):
+                report.longrepr = self._pointer(item, subtest, error)
+                return report
+            if isinstance(error, TestScriptError) or self._lifetime.is_own(error):
+                # The message says all; there is no line of the test to show.
+                report.longrepr = _message(error)
+        if commands := self._record.text():
+            report.sections.append((TITLE, commands))
+        if report.failed:
+            self._record.clear()
+        return report
+
+    def _pointer(self, item: pytest.Item, subtest: str, error: BaseException) -> str:
+        """One line for a test that ended with a subtest."""
+        rest = unreached(item.stash[SCRIPT], error) if SCRIPT in item.stash else ""
+        missed = f"; not run: {rest}" if rest else ""
+        could = self._lifetime.options.subtests == "stop" and can_go_on_after(error)
+        hint = " (--nxc-subtests=continue goes on)" if could else ""
+        return f"stopped at subtest {subtest!r}{missed}{hint}"
+
+
+def _message(error: BaseException) -> str:
+    """An error without its traceback, and what was being handled when it came up."""
+    text = f"{type(error).__name__}: {error}"
+    before = None if error.__suppress_context__ else error.__context__
+    return f"{text}\nwhile handling {_message(before)}" if before else text
