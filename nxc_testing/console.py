@@ -72,20 +72,15 @@ class Console:
         :param interrupted: true ends the wait.
         :return: the match; None at the deadline or when interrupted.
         """
-        while True:
-            last = deadline.expired or interrupted()
-            with self._changed:
-                text, start = self._all(), self._seen
-            # Without the lock: while a slow pattern searches, the console must be read on.
-            match = pattern.search(text, start)
-            with self._changed:
-                if match is not None:
-                    self._seen = max(self._seen, match.end())
+        with self._changed:
+            while True:
+                last = deadline.expired or interrupted()
+                if match := pattern.search(self._all(), self._seen):
+                    self._seen = match.end()
                     return match
                 if last:
                     return None
-                if len(self._all()) == len(text) and not interrupted():
-                    self._changed.wait(deadline.remaining())
+                self._changed.wait(deadline.remaining())
 
     # --- with the lock held
 

@@ -132,6 +132,8 @@ def _archive(source: Path, name: str) -> Generator[bytes]:
     try:
         while data := os.read(reader, CHUNK):
             yield data
+        # It closes the pipe before it says why.
+        thread.join()
         if failure:
             raise failure[0]
     finally:

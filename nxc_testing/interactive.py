@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import secrets
 import shlex
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pexpect import fdpexpect
 
-from nxc_testing.errors import ShellLost, Unsupported
+from nxc_testing.errors import InfraError, Unsupported
+from nxc_testing.shell import Cancelled
 from nxc_testing.shell.loop import io_loop
-from nxc_testing.shell.wire import READ_SIZE, Wire
 
 if TYPE_CHECKING:
     from nxc_testing.machine import Machine
@@ -22,58 +22,43 @@ if TYPE_CHECKING:
 else:
     Spawn = fdpexpect.fdspawn
 
-START_TIMEOUT = 60.0
-
-# `script` makes the terminal. Left to itself it would go on after the channel's end, with a program
-# that reads no input; killed, it takes the terminal with it, which hangs up the program. With job
-# control jobs do not ignore SIGINT, or Ctrl-C would do nothing. The mark comes first: a shell that
-# reads ahead would swallow what is typed before it.
-TERMINAL = """\
-exec 3<&0 4<> <(:)
-printf %s {mark}
-set -m
-script -qefc {program} /dev/null <&4 3<&- 4<&- & terminal=$!
-exec 2>/dev/null
-cat <&3 >&4 & input=$!
-exec 3<&- 4<&-
-wait -n $terminal $input
-kill -KILL $terminal $input
-wait
-"""
+READ_SIZE = 1 << 16
+CLOSE_TIMEOUT = 5.0
 
 
 class Interaction(Spawn):
     """A program on a terminal in a machine; pexpect's `expect`, `sendline` and so on work.
 
-    The program and its terminal end with `close()`, or at the end of a `with` block.
+    It is a command like any other, whose stdin and stdout are what is typed and shown; so at
+    `close()`, or at the end of a `with` block, all that it started ends as at a deadline.
 
-    :raise ShellLost: if the terminal does not come up.
+    :ivar error: how the machine or its shell ended meanwhile, if one did.
     """
 
     def __init__(self, machine: Machine, command: str, timeout: float, rows: int, columns: int):
         self._ours, self._theirs = socket.socketpair()
-        self._theirs.setblocking(False)
-        self._mark = secrets.token_hex(8)
-        self._started = threading.Event()
         self._unread = bytearray()
-        self._over = False
-        setup = f"stty rows {rows} columns {columns} -echoctl"
-        program = shlex.quote(f"{setup}; exec bash -lc {shlex.quote(command)}")
-        terminal = TERMINAL.format(mark=self._mark, program=program)
-        self._wire = Wire(machine.node.open_channel(), self._from_machine, self._ended)
-        self._wire.write(f"exec bash -c {shlex.quote(terminal)}\n".encode())
+        self._over = self._ended = False
+        self.error: InfraError | None = None
         super().__init__(
             self._ours.fileno(), timeout=timeout, encoding="utf-8", codec_errors="replace"
         )
-        if not self._started.wait(START_TIMEOUT) or self._over:
-            said = bytes(self._unread).decode(errors="replace").strip()
-            self.close()
-            raise ShellLost(f"{machine.name}: no terminal for `{command}`: {said or 'no answer'}")
+        setup = f"export TERM=${{TERM:-xterm}}; stty rows {rows} columns {columns} -echoctl"
+        program = shlex.quote(f"{setup}; exec bash -lc {shlex.quote(command)}")
+        self._thread = threading.Thread(
+            target=self._run,
+            args=(machine, f"exec script -qefc {program} /dev/null"),
+            name=f"nxc-{machine.name}-terminal",
+            daemon=True,
+        )
+        self._thread.start()
 
     def close(self) -> None:
-        """End the program by hanging up its terminal; may be called twice."""
-        self._wire.close()
+        """End the program and all that it started; may be called twice."""
+        with suppress(OSError):
+            self._ours.shutdown(socket.SHUT_RDWR)
         self._ours.close()
+        self._thread.join(CLOSE_TIMEOUT)
         self.child_fd = -1
         self.closed = True
 
@@ -81,49 +66,49 @@ class Interaction(Spawn):
         """End the program."""
         self.close()
 
+    def _run(self, machine: Machine, command: str) -> None:
+        try:
+            machine.connection.run(command, None, stdin=self._typed(), sink=self._shown)
+        except InfraError as error:
+            self.error = error
+        io_loop().call(self._end)
+
+    def _typed(self) -> Iterator[bytes]:
+        while data := self._theirs.recv(READ_SIZE):
+            yield data
+        if not self._over:
+            raise Cancelled
+
     # --- on the background loop
 
-    def _from_machine(self, data: bytes) -> None:
+    def _shown(self, data: bytes) -> None:
+        """Hand it on; what the test leaves unread waits here, as nothing else may wait for it."""
+        self._over = self._over or not data
         self._unread += data
-        if not self._started.is_set():
-            _, mark, rest = self._unread.partition(self._mark.encode())
-            if not mark:
-                return
-            self._unread = rest
-            io_loop().asyncio.add_reader(self._theirs, self._from_test)
-            self._started.set()
         self._pass_on()
 
     def _pass_on(self) -> None:
+        loop = io_loop().asyncio
         try:
-            del self._unread[: self._theirs.send(self._unread)]
+            del self._unread[: self._theirs.send(self._unread, socket.MSG_DONTWAIT)]
         except BlockingIOError:
             pass
         except OSError:
             self._unread.clear()
-        loop = io_loop().asyncio
         if self._unread:
             loop.add_writer(self._theirs, self._pass_on)
-        else:
-            loop.remove_writer(self._theirs)
-            if self._over:
-                self._theirs.close()
-
-    def _from_test(self) -> None:
-        with contextlib.suppress(OSError):
-            if data := self._theirs.recv(READ_SIZE):
-                self._wire.write(data)
-                return
-        io_loop().asyncio.remove_reader(self._theirs)
-
-    def _ended(self) -> None:
-        self._over = True
-        io_loop().asyncio.remove_reader(self._theirs)
-        if self._started.is_set():
-            self._pass_on()
-        else:
+            return
+        loop.remove_writer(self._theirs)
+        if self._ended:
             self._theirs.close()
-            self._started.set()
+        elif self._over:
+            # The test reads the end, and `_typed` wakes.
+            with suppress(OSError):
+                self._theirs.shutdown(socket.SHUT_RDWR)
+
+    def _end(self) -> None:
+        self._over = self._ended = True
+        self._pass_on()
 
 
 def interact(

@@ -30,6 +30,10 @@ if TYPE_CHECKING:
     from nxc_testing.interactive import Interaction
 
 
+LAST_LINES = 10_000
+"""Lines of the console that are held for a script which may never take them out."""
+
+
 @dataclass(frozen=True, slots=True)
 class Directories:
     """Where a machine's files on the host are.
@@ -166,7 +170,8 @@ class Machine(Waits, Hardware):
 
         self.run_callbacks()
         self.connect()
-        return interact(self, command, seconds(timeout) or DEFAULT_TIMEOUT, rows, columns)
+        limit = seconds(timeout)
+        return interact(self, command, DEFAULT_TIMEOUT if limit is None else limit, rows, columns)
 
     # --- systemd
 
@@ -307,6 +312,8 @@ class Machine(Waits, Hardware):
         super()._on_console(text)
         for line in text.splitlines():
             self.last_lines.put(line)
+            if self.last_lines.qsize() > LAST_LINES:
+                self.last_lines.get_nowait()
 
 
 def _texts(result: Result) -> tuple[str, str]:

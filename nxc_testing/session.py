@@ -57,7 +57,7 @@ class Session:
             self._journal = Journal(self.directory)
             jsonl = JsonLines(self.directory / "events.jsonl")
         except BaseException:
-            self._guard.hand_over()
+            self._guard.dismiss()
             raise
         self._stack.callback(jsonl.close)
         self._stack.callback(self.events.subscribe(jsonl))

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from nxc_testing.waits import Waits
 
 JOURNAL_LINES = 10
-EVIDENCE_TIMEOUT = 10.0
+EVIDENCE_TIMEOUT = 5.0
 _PROPERTIES = "LoadState,ActiveState,SubState,Type,Result,ExecMainStatus,NRestarts"
 _ONESHOT_DONE = {"ActiveState": "inactive", "Type": "oneshot", "Result": "success"}
 
@@ -66,6 +66,8 @@ def evidence(machine: Waits, unit: str, user: str | None) -> str:
     """What a person would look at when a unit is not as it should be."""
     deadline = Deadline(EVIDENCE_TIMEOUT)
     state = show(machine, unit, user, properties=_PROPERTIES, deadline=deadline)
+    if not state:
+        return f"  systemctl did not answer in {EVIDENCE_TIMEOUT:.0f} s"
     facts = ", ".join(f"{key}={value}" for key, value in state.items() if value)
     scope = f"--user-unit={shlex.quote(unit)}" if user else f"--unit={shlex.quote(unit)}"
     journal = machine.look(

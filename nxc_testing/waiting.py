@@ -119,4 +119,4 @@ def poll(
         if interrupted is None:
             time.sleep(pause)
         elif interrupted.wait(pause):
-            time.sleep(FIRST_PAUSE)
+            time.sleep(min(pause, FIRST_PAUSE))

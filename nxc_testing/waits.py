@@ -24,7 +24,7 @@ from nxc_testing.waiting import DEFAULT_TIMEOUT, Deadline, Duration, poll
 LOOK_TIMEOUT = 60.0
 """Seconds for a look that belongs to no wait."""
 
-EVIDENCE_TIMEOUT = 10.0
+EVIDENCE_TIMEOUT = 5.0
 
 
 class Waits(Power):

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import TYPE_CHECKING
 
+from nxc_testing.cli.text import DAY, age, print_table
 from nxc_testing.errors import BackendUnavailable
 
 if TYPE_CHECKING:
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from nxc_testing.cli import Commands
     from nxc_testing.images.cache import Cache
 
-DAY = 24 * 3600
 UNUSED_DAYS = 30
 
 
@@ -92,15 +92,12 @@ def list_images(options: argparse.Namespace) -> int:
                 meta.digest[:12],
                 f"{meta.size / 1e6:.0f} MB",
                 str(meta.packages),
-                f"{_age(meta.built_at)} ago",
-                f"{_age(one.used_at)} ago",
+                f"{age(meta.built_at)} ago",
+                f"{age(one.used_at)} ago",
                 states.get(meta.digest, "-") if engine else "?",
             )
         )
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+    print_table(rows)
     return 0
 
 
@@ -177,11 +174,3 @@ def _engine() -> docker.DockerClient | None:
 
 def _say(topic: str, message: str) -> None:
     print(f"{topic}: {message}", file=sys.stderr, flush=True)
-
-
-def _age(since: float) -> str:
-    seconds = max(0.0, time.time() - since)
-    for unit, length in (("days", DAY), ("h", 3600), ("min", 60)):
-        if seconds >= length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

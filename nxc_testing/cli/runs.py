@@ -5,17 +5,16 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from nxc_testing.cli.text import age, print_table
 from nxc_testing.errors import ConfigError
 
 if TYPE_CHECKING:
     from nxc_testing.cli import Commands
     from nxc_testing.runs.leftovers import Run
 
-DAY = 24 * 3600
 HEAD = ("RUN", "STATE", "OWNER", "BACKEND", "COMPOSITION", "MACHINES", "AGE", "DIRECTORY")
 
 
@@ -48,11 +47,7 @@ def register(commands: Commands) -> None:
 
 def show(options: argparse.Namespace) -> int:
     """`nxc-test ps`."""
-    rows = [HEAD, *(_row(run) for run in _find())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(HEAD))]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=True)]
-        print("  ".join(cells).rstrip())
+    print_table([HEAD, *(_row(run) for run in _find())])
     return 0
 
 
@@ -138,7 +133,7 @@ def _row(run: Run) -> tuple[str, ...]:
         ", ".join(run.backends) or "-",
         ", ".join(run.compositions) or "-",
         _short(run.machines),
-        _age(run.started) if run.started else "?",
+        age(run.started) if run.started else "?",
         str(run.directory or "-"),
     )
 
@@ -148,11 +143,3 @@ def _short(machines: list[str]) -> str:
     if len(machines) > 4:
         return f"{', '.join(machines[:3])} and {len(machines) - 3} more"
     return ", ".join(machines) or "-"
-
-
-def _age(since: float) -> str:
-    seconds = max(0.0, time.time() - since)
-    for unit, length in (("days", DAY), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * length:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds:.0f} s"

@@ -9,6 +9,7 @@ import pytest
 from nxc_testing.backends.base import Freezes, Links
 from nxc_testing.conformance.ports import Server
 from nxc_testing.conformance.target import PATIENCE, Attempt
+from nxc_testing.errors import WaitTimeout
 from nxc_testing.events import Event, FaultChanged
 from nxc_testing.machine import Machine
 
@@ -93,6 +94,17 @@ class TestFreeze:
         freezable.thaw()
         freezable.succeed(f"touch {path}/go")
         assert running.wait().result == "gone on\n"
+        freezable.succeed(f"rm -r {path}")
+
+    def test_a_wait_ends_at_its_deadline(self, freezable: Machine) -> None:
+        freezable.freeze()
+        with pytest.raises(WaitTimeout, match="last exit code 124, ended after"):
+            freezable.wait_until_succeeds("true", timeout=0.5)
+
+    def test_a_wait_for_a_unit_ends_at_its_deadline(self, freezable: Machine, system: None) -> None:
+        freezable.freeze()
+        with pytest.raises(WaitTimeout, match="systemctl did not answer"):
+            freezable.wait_for_unit("multi-user.target", timeout=0.5)
 
     def test_others_go_on(self, machine: Machine, freezable: Machine) -> None:
         freezable.freeze()

@@ -45,12 +45,9 @@ class TestPower:
     ) -> None:
         number = boot_of(victim).number
         assert [victim.is_up(), victim.booted] == [True, True]
-        waiting = Attempt(victim.wait_for_shutdown)
         victim.shutdown(timedelta(seconds=120))
         assert [victim.is_up(), victim.booted] == [False, False]
-        assert waiting.wait().error is None
         victim.shutdown()
-        victim.wait_for_shutdown()
         assert victim.succeed("echo on") == "on\n"
         assert power_events(events) == [(MachineEnded, number), (MachineStarted, number + 1)]
 
@@ -76,10 +73,13 @@ class TestPower:
         assert victim.succeed(f"cat {path}; rm {path}") == "kept\n"
         victim.fail(f"pgrep -xf 'sleep {length}'")
 
-    def test_release_cuts_the_power(self, victim: Machine) -> None:
+    def test_release_cuts_the_power_and_who_waits_for_that_is_told(self, victim: Machine) -> None:
+        waiting = Attempt(victim.wait_for_shutdown)
         victim.release()
         assert not victim.is_up()
         assert not victim.connected
+        assert waiting.wait().error is None
+        victim.wait_for_shutdown()
 
     def test_waiting_for_its_end_has_a_deadline(self, machine: Machine) -> None:
         with pytest.raises(WaitTimeout, match="its shutdown"):

@@ -169,7 +169,8 @@ def new_directory(place: Path, run: str, owner: Owner) -> Path:
 
     :raise UnsafePath: if another user has a hand in where it is to be.
     """
-    directory = private_directory(private_directory(place / RUNS) / run)
+    directory = private_directory(place / RUNS) / run
+    directory.mkdir(mode=0o700)
     (directory / OWNER).write_text(f"{owner}\n")
     return directory
 

@@ -5,7 +5,7 @@ that a command prints can be taken for a result: every command has pipes of its 
 channel belongs to the agent alone.
 """
 
-from nxc_testing.shell.shell import Observer, Result, Shell
+from nxc_testing.shell.shell import Cancelled, Observer, Result, Shell
 from nxc_testing.shell.text import Text, prepare
 
-__all__ = ["Observer", "Result", "Shell", "Text", "prepare"]
+__all__ = ["Cancelled", "Observer", "Result", "Shell", "Text", "prepare"]

@@ -8,6 +8,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.resources import files
@@ -38,6 +39,10 @@ LOADER = (
     " while(length $s<$n){{sysread(STDIN,$s,$n-length $s,length $s) or exit}}"
     ' our $TOKEN="{token}"; eval $s; die $@\' 2>&1\n'
 )
+
+
+class Cancelled(Exception):
+    """Raised by a command's input: the command is to end as at its deadline."""
 
 
 class Observer(Protocol):
@@ -81,9 +86,13 @@ class _Command:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def end(self, status: int | None = None, error: Exception | None = None) -> None:
+        if self.over:
+            return
+        if self.sink is not None:
+            with suppress(Exception):
+                self.sink(b"")
         with self.changed:
-            if not self.over:
-                self.over, self.status, self.error = True, status, error
+            self.over, self.status, self.error = True, status, error
             self.changed.notify_all()
 
     def took(self, count: int) -> None:
@@ -174,9 +183,10 @@ class Shell:
 
         :param timeout: seconds; then its whole process tree is ended. None waits for ever.
         :param identifier: its number, from `ids`; drawn if not given.
-        :param stdin: what it reads; without it, /dev/null.
-        :param sink: takes its stdout piece by piece, on the background thread. What it raises
-            ends the command and is raised here.
+        :param stdin: what it reads; without it, /dev/null. What it raises ends the command;
+            `Cancelled` does so as a deadline would, and the rest is raised here.
+        :param sink: takes its stdout piece by piece, on the background thread, and an empty
+            piece at its end. What it raises ends the command and is raised here.
         :raise ShellLost: if the shell ended meanwhile, or `lost` says what else happened.
         """
         began = time.monotonic()
@@ -189,6 +199,9 @@ class Shell:
                 self._feed(number, command, stdin, timeout, began)
             left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
             timed_out = not command.wait(left) and not self._stop(number, command)
+        except Cancelled:
+            timed_out = False
+            self._stop(number, command)
         except BaseException:
             # Ctrl-C or a test's own timeout: the command must not outlive the wait for it.
             self._signal(number, SIGKILL)

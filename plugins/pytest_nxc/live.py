@@ -116,7 +116,7 @@ def _shown_at(event: Event) -> tuple[int, str]:
         case MachineEnded():
             return COMMANDS, f"ended: {event.reason}"
         case FaultChanged():
-            return COMMANDS, f"{event.fault} {'begins' if event.active else 'ends'}"
+            return COMMANDS, f"fault{'' if event.active else ' over'}: {event.fault}"
         case SectionStarted():
             return COMMANDS, f"{event.kind}: {event.name}"
         case Logged():

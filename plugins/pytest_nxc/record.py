@@ -94,8 +94,8 @@ class Record:
                 case MachineEnded():
                     self._add(Entry(event.machine, f"ended: {event.reason}"))
                 case FaultChanged():
-                    change = "begins" if event.active else "ends"
-                    self._add(Entry(event.machine, f"{event.fault} {change}"))
+                    change = "fault" if event.active else "fault over"
+                    self._add(Entry(event.machine, f"{change}: {event.fault}"))
 
     def _start(self, event: CommandStarted) -> None:
         what = f"$ {event.command}"

@@ -14,7 +14,7 @@ from nxc_testing.shell import Result, Shell, prepare
 from nxc_testing.shell import shell as shell_module
 
 # Long enough that a busy host has started the command.
-SOON = 1.0
+SOON = 0.5
 
 
 def ended(shell: Shell, command: str, timeout: float = SOON) -> Result:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from nxc_testing.shell.frames import MAX_HEADER, MAX_PAYLOAD, Frame, FrameDecoder, order
 
-TOKEN = "0123456789abcdef"
+TOKEN = "0123456789abcdef"  # noqa: S105
 KINDS = "POELHDAFN"
 
 frames = st.builds(
@@ -38,7 +38,7 @@ cuts = st.lists(st.integers(0, 1 << 20), max_size=40)
 
 
 @given(st.lists(st.tuples(noise, frames), max_size=8), noise, cuts)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_frames_are_found_however_they_are_cut_and_whatever_is_between(
     parts: list[tuple[bytes, Frame]], after: bytes, cuts: list[int]
 ) -> None:
@@ -64,7 +64,7 @@ pieces_of_frames = st.lists(
 
 
 @given(pieces_of_frames, cuts)
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=200, deadline=None)
 def test_garbage_is_survived(data: bytes, cuts: list[int]) -> None:
     decoder = FrameDecoder(TOKEN)
     fed(data, cuts, decoder)

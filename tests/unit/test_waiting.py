@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Iterator
 from datetime import timedelta
@@ -26,7 +27,7 @@ class Clock:
 
     def sleep(self, seconds: float) -> None:
         assert seconds >= 0
-        self.now += seconds
+        self.now = max(self.now + seconds, math.nextafter(self.now, math.inf))
 
 
 @pytest.fixture
