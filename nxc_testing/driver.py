@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import SupportsIndex, overload
 
 from nxc_testing.backends.base import Deployment
-from nxc_testing.compat import Debug, Vlan, make_command, upstream_modules
+from nxc_testing.compat import Debug, Vlan, make_command
 from nxc_testing.composition.model import Composition, ShellMode
 from nxc_testing.composition.names import python_name
 from nxc_testing.errors import (
@@ -289,8 +289,7 @@ class Driver:
                 file=self.composition.source,
                 hint='name one: file = "test_script.py" in the table [test_script]',
             )
-        with upstream_modules(self):
-            testscript.run(script, self)
+        testscript.run(script, self)
 
     def run_tests(self) -> None:
         """`test_script`; a run's time limit is the caller's."""

@@ -22,6 +22,7 @@ from pathlib import Path
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, ClassVar
 
+from nxc_testing.compat import upstream_modules
 from nxc_testing.errors import TestScriptError
 from nxc_testing.events import Event, MachineStarted, WaitStarted
 
@@ -96,7 +97,8 @@ def run(script: TestScript, driver: Driver, prepare: Callable[[str], None] | Non
     unsubscribe = driver.session.events.subscribe(note)
     commands = driver.commands_run
     try:
-        execute(script.file, driver.symbols(), prepare)
+        with upstream_modules(driver):
+            execute(script.file, driver.symbols(), prepare)
     finally:
         unsubscribe()
     if driver.commands_run == commands and not signs and not script.allow_empty:

@@ -1,3 +1,5 @@
+import textwrap
+
 import pytest
 
 pytest_plugins = ["pytester"]
@@ -137,3 +139,18 @@ def test_scripts_of_two_compositions_see_their_own_machines_only(project):
     project.composition("a", "a1.start()\nassert 'b1' not in globals()\n", roles="[roles.a1]\n")
     project.composition("b", "b1.start()\nassert 'a1' not in globals()\n", roles="[roles.b1]\n")
     project.run().assert_outcomes(passed=2)
+
+
+def test_upstreams_own_modules_can_be_imported(project):
+    script = """\
+    from test_driver.errors import RequestedAssertionFailed
+
+    try:
+        server.succeed("false")
+    except RequestedAssertionFailed:
+        pass
+    else:
+        raise SystemExit("nothing was raised")
+    """
+    project.composition("oar", textwrap.dedent(script))
+    project.run().assert_outcomes(passed=1)

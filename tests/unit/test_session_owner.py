@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -108,11 +109,27 @@ def test_where_proc_hides_it_nothing_is_known_of_it(monkeypatch: pytest.MonkeyPa
     assert me.life() is Life.UNKNOWN
 
 
-def test_two_hosts_of_one_image_differ(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def machine_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An id of this machine, which a container may have none of."""
+    text = "0123456789abcdef0123456789abcdef"
+    (tmp_path / "machine-id").write_text(f"{text}\n")
+    monkeypatch.setattr(owner, "MACHINE_ID", tmp_path / "machine-id")
+    return text
+
+
+def test_two_hosts_of_one_image_differ(machine_id: str, monkeypatch: pytest.MonkeyPatch) -> None:
     first = owner.this_host.__wrapped__()
     monkeypatch.setattr("socket.gethostname", lambda: "another")
     assert owner.this_host.__wrapped__().machine != first.machine
 
 
-def test_the_identity_of_the_host_is_not_told() -> None:
-    assert owner.MACHINE_ID.read_text().strip()[:12] not in str(Owner.of())
+def test_the_identity_of_the_host_is_not_told(machine_id: str) -> None:
+    assert machine_id[:8] not in str(owner.this_host.__wrapped__())
+
+
+def test_a_host_without_an_id_cannot_be_told_from_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "MACHINE_ID", tmp_path / "none")
+    assert owner.this_host.__wrapped__().machine == ""

@@ -34,6 +34,7 @@ SIGNAL_AGAIN = 0.5
 """Seconds; a signal that comes before systemd has its handlers is lost."""
 
 KILL_TIMEOUT = 60.0
+FREEZE_ATTEMPTS = 3
 NEWS_TIMEOUT = 2.0
 LAST_WORDS = 0.3
 """Seconds that an ended machine's console may take to be read to its end."""
@@ -271,11 +272,17 @@ class DockerNode:
         self._require_boot()
         doing = "freezing" if frozen else "thawing"
         with self._engine.api(f"{self._name}: {doing}") as api:
-            try:
-                (api.pause if frozen else api.unpause)(self.container)
-            except APIError:
-                if api.inspect_container(self.container)["State"]["Paused"] != frozen:
-                    raise
+            for attempt in range(FREEZE_ATTEMPTS):
+                try:
+                    (api.pause if frozen else api.unpause)(self.container)
+                except APIError:
+                    if api.inspect_container(self.container)["State"]["Paused"] == frozen:
+                        return
+                    # runc gives up on a machine that forks faster than it freezes.
+                    if attempt == FREEZE_ATTEMPTS - 1:
+                        raise
+                else:
+                    return
 
     def set_link(self, up: bool) -> None:
         """Cut all its networks, or restore them. Shells and connections survive.
