@@ -10,14 +10,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
+SHEBANGS = (b"#!/usr/bin/env bash", b"#!/bin/sh", b"#!/bin/bash")
 SCRIPTS = [
     path.relative_to(ROOT).as_posix()
-    for folder in ("ci", ".ci", "compositions", "nxc_testing")
+    for folder in ("ci", ".ci", "bench", "compositions", "nxc_testing")
     for path in sorted((ROOT / folder).rglob("*"))
-    if path.is_file()
-    and path.open("rb")
-    .readline()
-    .startswith((b"#!/usr/bin/env bash", b"#!/bin/sh", b"#!/bin/bash"))
+    if path.is_file() and path.read_bytes().startswith(SHEBANGS)
 ]
 
 
