@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 import socket
 import threading
@@ -9,9 +10,9 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from pexpect import fdpexpect
+from pexpect import EOF, fdpexpect
 
-from nxc_testing.errors import InfraError, Unsupported
+from nxc_testing.errors import InfraError, MachineUsageError, Unsupported
 from nxc_testing.shell import Cancelled
 from nxc_testing.shell.loop import io_loop
 
@@ -40,6 +41,7 @@ class Interaction(Spawn):
         self._unread = bytearray()
         self._over = self._ended = False
         self.error: InfraError | None = None
+        self._status = 0
         super().__init__(
             self._ours.fileno(), timeout=timeout, encoding="utf-8", codec_errors="replace"
         )
@@ -52,6 +54,38 @@ class Interaction(Spawn):
             daemon=True,
         )
         self._thread.start()
+
+    def wait(self) -> int:
+        """Wait until the program has ended by itself; what it still prints stays in `before`.
+
+        :return: its exit status.
+        :raise pexpect.TIMEOUT: if it runs longer than the terminal's `timeout`.
+        :raise MachineError: if the machine died under it.
+        """
+        self.expect(EOF)
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        return self._status
+
+    def sendcontrol(self, char: str) -> int:
+        """Press a key together with Ctrl, as `sendcontrol("c")`.
+
+        :param char: a letter, `[`, or another key that makes a control character.
+        :return: how many bytes were sent.
+        """
+        if not re.fullmatch(r"[A-Za-z@\[\\\]^_?]", char):
+            why = f"there is no Ctrl-{char!r}: give one letter, as in Ctrl-C"
+            raise MachineUsageError(why)
+        return self.send(chr(ord(char.upper()) ^ 0x40))
+
+    def sendintr(self) -> int:
+        """Press Ctrl-C."""
+        return self.sendcontrol("c")
+
+    def sendeof(self) -> int:
+        """Press Ctrl-D: the end of input, at the start of a line."""
+        return self.sendcontrol("d")
 
     def close(self) -> None:
         """End the program and all that it started; may be called twice."""
@@ -68,7 +102,10 @@ class Interaction(Spawn):
 
     def _run(self, machine: Machine, command: str) -> None:
         try:
-            machine.connection.run(command, None, stdin=self._typed(), sink=self._shown)
+            typed = self._typed()
+            self._status = machine.connection.run(
+                command, None, stdin=typed, sink=self._shown
+            ).status
         except InfraError as error:
             self.error = error
         io_loop().call(self._end)

@@ -30,6 +30,8 @@ def test_interactive_job_opens_a_shell_on_a_node_and_closes_it(oar: Oar, fronten
         terminal.expect(prompt)
         terminal.sendline("exit")
         terminal.expect(f"Disconnected from OAR job {job}")
+        # oarsub tells the server only now; ended before, it leaves the job running.
+        terminal.wait()
 
     oar.wait_for_state(job, "Terminated")
 

@@ -2,8 +2,8 @@
 
 It is for tests of what stands above backends, and an example of the smallest backend there is.
 Nothing is answered from a script: commands run for real, and a machine is really killed, with
-everything that was started in it. It gives no isolation: machines are processes of this user, see
-the host's files and network, and have no init.
+everything that was started in it; what they put into `$TMPDIR` goes with it. It gives no isolation:
+machines are processes of this user, see the host's files and network, and have no init.
 """
 
 from __future__ import annotations
@@ -264,7 +264,12 @@ class FakeNode:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.DEVNULL,
                     cwd=self.directory,
-                    env={**os.environ, **self._marks, CONSOLE: str(self._console)},
+                    env={
+                        **os.environ,
+                        **self._marks,
+                        CONSOLE: str(self._console),
+                        "TMPDIR": str(self.directory),
+                    },
                     start_new_session=True,
                 )
             except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -96,9 +97,11 @@ def run(node: DockerNode, command: str, timeout: float = 60) -> tuple[int, str]:
             output += channel.decoder.feed(data)
     finally:
         channel.close()
-    text, _, status = output.decode(errors="replace").rpartition("status ")
+    text = output.decode(errors="replace")
+    # Behind the status, bash may still say by what signal `timeout` ended.
+    status = re.search(r"(.*)status (\d+)\n", text, re.DOTALL)
     assert status, f"{node.name}: {command!r}: the shell ended: {text}"
-    return int(status), text
+    return int(status[2]), status[1]
 
 
 def succeed(node: DockerNode, command: str, timeout: float = 60) -> str:

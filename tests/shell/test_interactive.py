@@ -10,7 +10,7 @@ import pytest
 from shell_lab import LENGTHS, PATIENCE, wait_until
 
 from nxc_testing.driver import Driver
-from nxc_testing.errors import MachineDied
+from nxc_testing.errors import MachineDied, MachineUsageError
 from nxc_testing.machine import Machine
 
 
@@ -59,8 +59,37 @@ def test_control_c_reaches_the_program(machine: Machine) -> None:
     command = "trap 'echo interrupted; exit' INT; echo on; while :; do sleep 0.1; done"
     with machine.interact(command, timeout=PATIENCE) as program:
         program.expect_exact("on\r\n")
-        program.send("\x03")
+        program.sendintr()
         program.expect_exact("interrupted\r\n")
+
+
+def test_control_d_is_the_end_of_input(machine: Machine) -> None:
+    with machine.interact("cat; echo over", timeout=PATIENCE) as program:
+        program.sendeof()
+        program.expect_exact("over\r\n")
+
+
+def test_there_is_no_control_key_for_a_word(machine: Machine) -> None:
+    with (
+        machine.interact("cat", timeout=PATIENCE) as program,
+        pytest.raises(MachineUsageError, match="Ctrl-'ab'"),
+    ):
+        program.sendcontrol("ab")
+
+
+def test_a_program_is_waited_for_to_its_own_end(machine: Machine) -> None:
+    with machine.interact("echo on; sleep 0.3; echo over; exit 7", timeout=PATIENCE) as program:
+        program.expect_exact("on\r\n")
+        assert program.wait() == 7
+        assert program.before == "over\r\n"
+
+
+def test_a_program_that_does_not_end_is_not_waited_for_forever(machine: Machine) -> None:
+    with (
+        machine.interact(f"sleep {next(LENGTHS)}", timeout=0.3) as program,
+        pytest.raises(pexpect.TIMEOUT),
+    ):
+        program.wait()
 
 
 @pytest.mark.parametrize(
@@ -100,5 +129,5 @@ def test_the_end_of_the_machine_is_the_end_of_the_program(driver: Driver) -> Non
     with victim.interact("echo on; cat", timeout=PATIENCE) as program:
         program.expect_exact("on\r\n")
         victim.crash()
-        program.expect(pexpect.EOF)
-    assert isinstance(program.error, MachineDied)
+        with pytest.raises(MachineDied):
+            program.wait()
