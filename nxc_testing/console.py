@@ -60,6 +60,12 @@ class Console:
         with self._changed:
             return self._all()[self._boot_start :]
 
+    @property
+    def history(self) -> str:
+        """Everything since the first boot began."""
+        with self._changed:
+            return self._all()
+
     def wait(
         self, pattern: re.Pattern[str], deadline: Deadline, interrupted: Callable[[], bool]
     ) -> re.Match[str] | None:

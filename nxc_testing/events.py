@@ -1,26 +1,19 @@
 """One stream of typed events: who did what, when, how long, with what end.
 
 Everything that reports (log, timeline, JUnit, GitLab sections) reads this stream and nothing
-else. A line of `events.jsonl` is one event: `v` (the format's version), `type`, `time` (seconds
-since the epoch) and the fields of the event's class. New fields and types may be added within a
-version; a reader ignores what it does not know.
+else, while it flows or from the file that `event_log.py` keeps of it.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-import os
 import re
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from enum import Enum
-from pathlib import Path
-from typing import Any, ClassVar
-
-VERSION = 1
+from typing import ClassVar
 
 logger = logging.getLogger("nxc_testing")
 
@@ -148,7 +141,10 @@ class CommandFinished(MachineEvent):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WaitStarted(Event):
-    """Something is waited for; `machine` is empty where it is no single machine's."""
+    """Something is waited for; `machine` is empty where it is no single machine's.
+
+    :ivar timeout: seconds, or None.
+    """
 
     machine: str
     what: str
@@ -225,7 +221,10 @@ class TestFinished(Event):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Logged(Event):
-    """The test said something through `log` or `machine.log`; `machine` may be empty."""
+    """The test said something through `log` or `machine.log`; `machine` may be empty.
+
+    :ivar level: `debug`, `info`, `warning` or `error`.
+    """
 
     machine: str
     message: str
@@ -265,33 +264,3 @@ class Events:
                 sink(event)
             except Exception:
                 logger.exception("an event reader failed on %s", event.type)
-
-
-class JsonLines:
-    """A reader that appends every event to a file, a line each.
-
-    A line is one `write` on a descriptor opened for appending, so that several processes can
-    share the file.
-
-    :param path: the file; made if missing, with mode 0600.
-    """
-
-    def __init__(self, path: Path):
-        self._fd = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-
-    def __call__(self, event: Event) -> None:
-        """Append one event."""
-        os.write(self._fd, (json.dumps(to_json(event), separators=(",", ":")) + "\n").encode())
-
-    def close(self) -> None:
-        """Close the file."""
-        os.close(self._fd)
-
-
-def to_json(event: Event) -> dict[str, Any]:
-    """An event as a line of `events.jsonl` has it."""
-    record: dict[str, Any] = {"v": VERSION, "type": event.type}
-    for item in fields(event):
-        value = getattr(event, item.name)
-        record[item.name] = value.value if isinstance(value, Enum) else value
-    return record

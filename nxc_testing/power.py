@@ -271,5 +271,10 @@ class Power:
         if poll(lambda _: self.node.boot is not left and self.is_up(), Deadline(RETURN_TIMEOUT)):
             self._watch_boot()
 
+    @property
+    def console_history(self) -> str:
+        """What the console printed, over all boots."""
+        return self._console.history
+
     def _on_console(self, text: str) -> None:
         self._events.emit(ConsoleOutput(machine=self.name, text=text))

@@ -15,7 +15,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from nxc_testing.errors import InfraError
-from nxc_testing.events import Events, JsonLines, Progress, RunFinished, RunStarted
+from nxc_testing.event_log import EventLog
+from nxc_testing.events import Events, Progress, RunFinished, RunStarted
 from nxc_testing.runs import leftovers
 from nxc_testing.runs.guard import Guard
 from nxc_testing.runs.journal import Journal, Record
@@ -34,14 +35,15 @@ class Session:
     """One run. If its process ends without `close`, its reaper releases what it had.
 
     :param root: where run directories are made; the user's runtime directory by default.
+    :param event_log: a file that its events are appended to.
     :raise UnsafePath: if another user has a hand in where its directory is to be.
     :ivar id: unique, fit for names of containers and networks.
     :ivar owner: this process.
     :ivar directory: private, mode 0700, removed at the end.
-    :ivar events: the run's event stream; also written to `events.jsonl` in the directory.
+    :ivar events: the run's event stream.
     """
 
-    def __init__(self, root: Path | None = None):
+    def __init__(self, root: Path | None = None, *, event_log: Path | None = None):
         self.id = f"nxc-{secrets.token_hex(4)}"
         self.owner = Owner.of()
         place = root or state_dir()
@@ -55,12 +57,12 @@ class Session:
         try:
             leftovers.new_directory(place, self.id, self.owner)
             self._journal = Journal(self.directory)
-            jsonl = JsonLines(self.directory / "events.jsonl")
+            if event_log is not None:
+                self._write_events(event_log)
         except BaseException:
             self._guard.dismiss()
+            remove_tree(self.directory)
             raise
-        self._stack.callback(jsonl.close)
-        self._stack.callback(self.events.subscribe(jsonl))
         self.events.emit(RunStarted(run=self.id))
 
     @property
@@ -144,6 +146,11 @@ class Session:
         finally:
             self._closed = True
             self._end()
+
+    def _write_events(self, path: Path) -> None:
+        log = EventLog(path, self.id)
+        self._stack.callback(log.close)
+        self._stack.callback(self.events.subscribe(log))
 
     def _end(self) -> None:
         left = self._journal.records()

@@ -145,6 +145,15 @@ class Node(Protocol):
 
 
 @runtime_checkable
+class OwnSystem(Protocol):
+    """A node that is a system: its init, files, journal, names and network are not the host's."""
+
+    @property
+    def own_system(self) -> bool:
+        """True: to declare it is all there is to do."""
+
+
+@runtime_checkable
 class Reboots(Protocol):
     """A node that can restart in order, and be seen to come back."""
 

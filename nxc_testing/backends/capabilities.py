@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nxc_testing import backends
-from nxc_testing.backends.base import ForwardsPorts, Freezes, Links, Node, Reboots
+from nxc_testing.backends.base import ForwardsPorts, Freezes, Links, Node, OwnSystem, Reboots
 
 BEGIN, END = "<!-- capabilities: begin -->", "<!-- capabilities: end -->"
 
@@ -41,6 +41,7 @@ class Capability:
 
 
 CAPABILITIES = (
+    Capability(OwnSystem, (), "a system of its own, with an init, files, a journal, a network"),
     Capability(Reboots, ("reboot",), "restart in order"),
     Capability(Freezes, ("freeze", "thaw"), "stop all processes, and continue"),
     Capability(Links, ("block", "unblock"), "cut the network, and restore it"),

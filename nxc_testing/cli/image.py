@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 from nxc_testing.cli.text import DAY, age, print_table
@@ -63,9 +64,7 @@ def build_images(options: argparse.Namespace) -> int:
     """`nxc-test image build`."""
     from nxc_testing.images.builder import ensure  # noqa: PLC0415
 
-    engine = _engine() if options.backend == "docker" else None
-    if options.backend and not engine:
-        raise BackendUnavailable("no Docker engine answers")
+    engine = _connect() if options.backend == "docker" else None
     for recipe in options.recipes:
         image = ensure(recipe, mirror=options.mirror, progress=_say, rebuild=options.rebuild)
         where = str(image.rootfs)
@@ -161,15 +160,17 @@ def _engine_states(engine: docker.DockerClient, cache: Cache) -> dict[str, str]:
 
 
 def _engine() -> docker.DockerClient | None:
-    import docker  # noqa: PLC0415
-    from docker.errors import DockerException  # noqa: PLC0415
-
     try:
-        engine = docker.from_env(timeout=60)
-        engine.ping()
-    except DockerException:
+        return _connect()
+    except BackendUnavailable:
         return None
-    return engine
+
+
+def _connect() -> docker.DockerClient:
+    from nxc_testing.backends.docker.engine import Engine  # noqa: PLC0415
+
+    with closing(Engine()) as engine:
+        return engine.connect()
 
 
 def _say(topic: str, message: str) -> None:

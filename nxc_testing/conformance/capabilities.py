@@ -19,7 +19,7 @@ from nxc_testing.machine import Machine
 REFUSED = sorted(name for name, value in vars(Hardware).items() if inspect.isfunction(value))
 HARDWARE = [name for name in REFUSED if not name.startswith("_")]
 
-EXERCISED = {"Reboots", "Freezes", "Links", "ForwardsPorts"}
+EXERCISED = {"OwnSystem", "Reboots", "Freezes", "Links", "ForwardsPorts"}
 """The capabilities that other modules of the suite use for real, where they are declared."""
 
 

@@ -33,14 +33,11 @@ class Target:
     """A backend, and what its machines run.
 
     :ivar image: a built image, or the name of one that the backend has already.
-    :ivar system: whether each machine is a system of its own: with systemd as its init, its own
-        names, files and network. Without it the tests that need one are skipped.
     :ivar console: in the machine's shell, the file that is its console.
     """
 
     backend: Backend
     image: Image | str
-    system: bool = True
     console: str = "/dev/console"
 
 
@@ -115,7 +112,7 @@ def scratch(machine: Machine) -> Iterator[str]:
 @pytest.fixture
 def system(conformance_target: Target) -> None:
     """For tests of what only a machine with a system of its own has."""
-    if not conformance_target.system:
+    if not hasattr(conformance_target.backend.node_type(), "own_system"):
         pytest.skip(f"{conformance_target.backend.name}: its machines are no systems of their own")
 
 

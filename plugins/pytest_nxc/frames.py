@@ -15,8 +15,8 @@ PACKAGE = "nxc_testing"
 
 def hide() -> None:
     """Keep them out of tracebacks; `--full-trace` shows them all the same."""
-    for name, module in list(sys.modules.items()):
-        if name.partition(".")[0] == PACKAGE:
+    for module in list(sys.modules.values()):
+        if _is_own(vars(module)):
             vars(module).setdefault("__tracebackhide__", _are_of_no_interest)
 
 
@@ -40,5 +40,6 @@ def open_debugger_above(excinfo: pytest.ExceptionInfo[BaseException]) -> None:
 
 
 def _is_own(module: dict[str, Any]) -> bool:
-    """Whether a frame of this module is ours."""
-    return str(module.get("__name__")).partition(".")[0] == PACKAGE
+    """Whether a frame of this module is ours, and no test's: the suite for backends is tests."""
+    name = str(module.get("__name__"))
+    return name.partition(".")[0] == PACKAGE and not name.startswith(f"{PACKAGE}.conformance.")

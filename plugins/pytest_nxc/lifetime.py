@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from nxc_testing.errors import DeploymentError, NxcError
+from pytest_nxc.artifacts import Artifacts
 from pytest_nxc.options import Options
 from pytest_nxc.subtests import SubtestReporter
 
@@ -27,6 +28,9 @@ __tracebackhide__ = True
 
 
 OWN_FIXTURES = "pytest_nxc.fixtures"
+
+XDIST = "nxc"
+"""Under this name the controller and the workers of pytest-xdist tell each other things."""
 
 
 class Terminated(KeyboardInterrupt):
@@ -76,6 +80,8 @@ class Lifetime:
 
     def __init__(self, config: pytest.Config, options: Options):
         self.config, self.options = config, options
+        self.worker: Mapping[str, Any] | None = getattr(config, "workerinput", {}).get(XDIST)
+        self.artifacts = Artifacts(options, self.worker and self.worker["artifacts"])
         self.subtests = SubtestReporter(keep_going=options.subtests == "continue")
         self._beds: dict[Path, Bed] = {}
         self._session: Session | None = None
@@ -83,6 +89,7 @@ class Lifetime:
         self._own_errors: list[Exception] = []
         self._kept: list[str] = []
         self._left: list[str] = []
+        self._artifacts_at: Path | None = None
 
     @property
     def session(self) -> Session:
@@ -91,17 +98,36 @@ class Lifetime:
             from nxc_testing.session import Session  # noqa: PLC0415 (imports what is not cheap)
 
             try:
-                self._session = Session()
+                log = self.artifacts.event_log()
+            except OSError as error:
+                raise pytest.UsageError(
+                    f"--nxc-artifacts-dir {self.options.artifacts_dir}: {error};"
+                    " name a directory that can be written, or none: --nxc-artifacts=off"
+                ) from error
+            try:
+                self._session = Session(event_log=log)
             except (OSError, NxcError) as error:
                 raise pytest.UsageError(f"nxc: no run directory can be made: {error}") from error
-            self._session.on_close(_end_on_sigterm())
+            self._session.on_close(end_on_sigterm())
             self.config.hook.pytest_nxc_session_start(session=self._session, config=self.config)
         return self._session
 
-    def header(self) -> str:
-        """One line about the run; it makes the session."""
-        session = self.session
-        return f"nxc: backend {self.options.backend}, run {session.id}, {session.directory}"
+    def header(self, items: Sequence[pytest.Item]) -> list[str]:
+        """What is told before the first test; it makes the session if one needs machines."""
+        beds = [bed for item in items if (bed := bed_of(item))]
+        names = dict.fromkeys(bed.composition.name for bed in beds)
+        return self.introduction(list(names), f"run {self.session.id}") if beds else []
+
+    def introduction(self, compositions: Sequence[str], run: str) -> list[str]:
+        """The lines of a header.
+
+        :param run: a few words on whose machines these are.
+        """
+        what = "composition" if len(compositions) == 1 else "compositions"
+        first = f"nxc: backend {self.options.backend}, {what} {', '.join(compositions)}, {run}"
+        place = self.artifacts.directory
+        which = "" if self.options.artifacts == "on" else " (if a test fails)"
+        return [first, f"nxc: artifacts {_shortened(place)}{which}"] if place else [first]
 
     def bed(self, composition: Composition, names: frozenset[str]) -> Bed:
         """The bed of a composition: one for each directory.
@@ -153,9 +179,13 @@ class Lifetime:
             if bed := bed_of(item):
                 bed.pending.add(item)
         if any(bed.pending for bed in self._beds.values()):
-            self._check_backend()
+            self.check_backend()
 
-    def _check_backend(self) -> None:
+    def check_backend(self) -> None:
+        """See that the chosen backend is one.
+
+        :raise pytest.UsageError: if not.
+        """
         from nxc_testing import backends  # noqa: PLC0415 (only for runs with machines)
 
         if self.options.backend not in backends.names():
@@ -204,7 +234,16 @@ class Lifetime:
         finally:
             for bed in self._beds.values():
                 bed.pending.discard(item)
+            self._forget_others_tests(nextitem)
             self.release(everything=nextitem is None)
+
+    def _forget_others_tests(self, nextitem: pytest.Item | None) -> None:
+        """A worker that gets whole compositions runs no more of one when it has left it."""
+        if self.worker and self.worker["whole"]:
+            here = bed_above(nextitem) if nextitem else None
+            for bed in self._beds.values():
+                if bed.driver and bed is not here:
+                    bed.pending.clear()
 
     def release(self, *, everything: bool = False) -> None:
         """Release machines.
@@ -243,19 +282,52 @@ class Lifetime:
                     self.release(everything=True)
             except Exception as error:
                 self._left.append(f"{type(error).__name__}: {error}")
-                if session.exitstatus == pytest.ExitCode.OK:
-                    session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+            self._conclude(session)
+
+    def _conclude(self, session: pytest.Session) -> None:
+        """Tell the controller how it ended, or end for all workers."""
+        if self.worker is not None:
+            output = {"kept": self._kept, "left": self._left, "artifacts": self.artifacts.kept}
+            session.config.workeroutput[XDIST] = output  # type: ignore[attr-defined]
+            return
+        if self._left and session.exitstatus == pytest.ExitCode.OK:
+            session.exitstatus = pytest.ExitCode.INTERNAL_ERROR
+        kept = self.artifacts.kept or bool(self._left)
+        self._artifacts_at = self.artifacts.close(kept=kept)
+
+    def take_over(self, output: Mapping[str, Any] | None) -> None:
+        """Take what a worker of pytest-xdist concluded.
+
+        :param output: None if it crashed.
+        """
+        if output is None:
+            self.artifacts.kept = True
+            return
+        self._kept += output["kept"]
+        self._left += output["left"]
+        self.artifacts.kept |= output["artifacts"]
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """Say what was kept, and what could not be released."""
-        for title, texts in (("machines kept", self._kept), ("not released", self._left)):
+        places = [_shortened(self._artifacts_at)] if self._artifacts_at else []
+        for title, texts in (
+            ("artifacts", places),
+            ("machines kept", self._kept),
+            ("not released", self._left),
+        ):
             if texts:
                 terminalreporter.write_sep("=", f"nxc: {title}")
                 for text in texts:
                     terminalreporter.write_line(text)
 
 
-def _end_on_sigterm() -> Callable[[], None]:
+def _shortened(path: Path) -> str:
+    """A path as a user at the prompt would write it."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def end_on_sigterm() -> Callable[[], None]:
     """Turn the first SIGTERM into an orderly end; the second one kills.
 
     :return: undoes it.

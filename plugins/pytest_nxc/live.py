@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import pytest
 
+from nxc_testing import transcript
 from nxc_testing.events import (
     CommandFinished,
     CommandOutput,
     CommandStarted,
-    ConsoleOutput,
     Event,
-    FaultChanged,
-    Logged,
-    MachineEnded,
     MachineEvent,
-    MachineStarted,
-    Progress,
-    SectionStarted,
-    WaitFinished,
-    WaitStarted,
 )
 
 if TYPE_CHECKING:
     from nxc_testing.session import Session
-
-ALWAYS, COMMANDS, OUTPUTS = range(3)
 
 
 class Live:
@@ -58,11 +49,11 @@ class Live:
 
     def show(self, event: Event) -> None:
         """Take in an event."""
-        level, text = _shown_at(event)
-        if self._verbosity >= level and not self._is_repeated(event):
-            who = getattr(event, "machine", "")
-            for line in text.splitlines():
-                self._lines.put(f"{who}: {line}" if who else line)
+        # There is nothing beyond -vv for pytest's users.
+        wanted = min(transcript.detail(event), transcript.Detail.OUTPUTS)
+        if self._verbosity >= wanted and not self._is_repeated(event):
+            for line in transcript.lines(event):
+                self._lines.put(line)
         if threading.current_thread() is threading.main_thread():
             self.flush()
 
@@ -71,17 +62,27 @@ class Live:
         lines = []
         while not self._lines.empty():
             lines.append(self._lines.get_nowait())
-        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
-        if not lines or reporter is None:
+        if not lines:
             return
         capture = self._config.pluginmanager.get_plugin("capturemanager")
         with capture.global_and_fixture_disabled() if capture else nullcontext():
-            reporter.ensure_newline()
-            if self._config.get_terminal_writer().width_of_current_line:
-                reporter.line("")
-            for line in lines:
-                reporter.write_line(line)
-            reporter.flush()
+            self._write(lines)
+
+    def _write(self, lines: list[str]) -> None:
+        if worker := getattr(self._config, "workerinput", {}).get("workerid"):
+            # It has no other way to the terminal than this.
+            sys.stderr.write("".join(f"[{worker}] {line}\n" for line in lines))
+            sys.stderr.flush()
+            return
+        reporter = self._config.pluginmanager.get_plugin("terminalreporter")
+        if reporter is None:
+            return
+        reporter.ensure_newline()
+        if self._config.get_terminal_writer().width_of_current_line:
+            reporter.line("")
+        for line in lines:
+            reporter.write_line(line)
+        reporter.flush()
 
     def _is_repeated(self, event: Event) -> bool:
         """Whether a command, or what it did, was shown just before: a wait looks often."""
@@ -95,34 +96,3 @@ class Live:
         elif isinstance(event, (CommandFinished, CommandOutput)):
             return shown is not None and shown.id != event.id
         return False
-
-
-def _shown_at(event: Event) -> tuple[int, str]:
-    """The verbosity from which on an event is shown, and as what."""
-    match event:
-        case Progress():
-            return ALWAYS, f"{event.topic}: {event.message}"
-        case CommandStarted():
-            return COMMANDS, f"$ {event.command}"
-        case CommandFinished() if event.status != 0:
-            end = event.error or f"exit code {event.status}"
-            return COMMANDS, f"{end} after {event.duration:.2f} s"
-        case WaitStarted():
-            return COMMANDS, f"waiting for {event.what}"
-        case WaitFinished() if not event.error:
-            return COMMANDS, f"waited {event.duration:.2f} s for {event.what}"
-        case MachineStarted():
-            return COMMANDS, f"started (boot {event.boot})"
-        case MachineEnded():
-            return COMMANDS, f"ended: {event.reason}"
-        case FaultChanged():
-            return COMMANDS, f"fault{'' if event.active else ' over'}: {event.fault}"
-        case SectionStarted():
-            return COMMANDS, f"{event.kind}: {event.name}"
-        case Logged():
-            return COMMANDS, event.message
-        case CommandOutput():
-            return OUTPUTS, event.text
-        case ConsoleOutput():
-            return OUTPUTS, event.text
-    return OUTPUTS, ""

@@ -43,12 +43,12 @@ class Option:
     @property
     def key(self) -> str:
         """As the ini spells it."""
-        return f"nxc_{self.name}"
+        return f"nxc_{self.name.replace('-', '_')}"
 
     @property
     def variable(self) -> str:
         """As the environment spells it."""
-        return f"NXC_{self.name.upper()}"
+        return self.key.upper()
 
 
 TABLE = (
@@ -90,6 +90,27 @@ TABLE = (
         "run all commands in this mode instead of the composition's own",
         choices=("strict", "nxc"),
     ),
+    Option(
+        "artifacts",
+        "whether consoles, journals, commands and the event log are kept: of all tests, of none,"
+        " or of those that failed",
+        choices=("on", "off", "retain-on-failure"),
+        default="retain-on-failure",
+    ),
+    Option(
+        "artifacts-dir",
+        "where artifacts are kept, each run's in a directory of its own",
+        "file",
+        metavar="DIR",
+        default="nxc-artifacts",
+    ),
+    Option(
+        "dist",
+        "with pytest-xdist, what goes to one worker as a whole: a composition, or each test, so"
+        " that every worker has machines of its own",
+        choices=("composition", "test"),
+        default="composition",
+    ),
 )
 
 
@@ -104,6 +125,9 @@ class Options:
     keep: bool
     subtests: Literal["stop", "continue"]
     shell: Literal["strict", "nxc"] | None
+    artifacts: Literal["on", "off", "retain-on-failure"]
+    artifacts_dir: Path
+    dist: Literal["composition", "test"]
 
 
 def add(parser: pytest.Parser) -> None:
@@ -128,7 +152,7 @@ def read(config: pytest.Config) -> Options:
     :raise pytest.UsageError: if one of them cannot be used; the message says where it stands.
     """
     values: dict[str, Any] = {option.name: _value(config, option) for option in TABLE}
-    return Options(**values)
+    return Options(**{name.replace("-", "_"): value for name, value in values.items()})
 
 
 def _value(config: pytest.Config, option: Option) -> object:
@@ -138,10 +162,11 @@ def _value(config: pytest.Config, option: Option) -> object:
         (option.flag, config.getoption(option.key), here),
         (option.variable, os.environ.get(option.variable), here),
         (option.key, config.getini(option.key), beside_ini),
+        ("the default", option.default, here),
     ):
         if value is not None and value != "":
             return _converted(option, where, value, base)
-    return option.default
+    return None
 
 
 def _converted(option: Option, where: str, value: object, base: Path) -> object:
@@ -155,7 +180,7 @@ def _converted(option: Option, where: str, value: object, base: Path) -> object:
     if option.form == "file":
         return base / str(value)
     if option.form == "words":
-        return tuple(value) if isinstance(value, list) else tuple(shlex.split(str(value)))
+        return tuple(value) if isinstance(value, (list, tuple)) else tuple(shlex.split(str(value)))
     if option.form == "flag" and not isinstance(value, bool):
         if str(value).lower() not in TRUTH:
             raise pytest.UsageError(f"{where}: {value!r} is none of {', '.join(TRUTH)}")

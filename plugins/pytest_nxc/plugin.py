@@ -12,8 +12,10 @@ import pytest
 
 from pytest_nxc import frames, newhooks, options
 from pytest_nxc.collection import Collection
-from pytest_nxc.lifetime import Lifetime, bed_of
+from pytest_nxc.distribution import Distribution
+from pytest_nxc.lifetime import Lifetime
 from pytest_nxc.live import Live
+from pytest_nxc.marks import Marks
 from pytest_nxc.reports import Reports
 
 LIFETIME = pytest.StashKey[Lifetime]()
@@ -37,6 +39,8 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(Collection(lifetime), "nxc-collection")
     config.pluginmanager.register(Reports(lifetime), "nxc-reports")
     config.pluginmanager.register(Live(config), "nxc-live")
+    config.pluginmanager.register(Marks(lifetime), "nxc-marks")
+    config.pluginmanager.register(Distribution(lifetime), "nxc-distribution")
 
 
 def pytest_report_collectionfinish(
@@ -44,9 +48,7 @@ def pytest_report_collectionfinish(
 ) -> list[str]:
     """Tell what machines the run will use; not in runs without any."""
     quiet = config.get_verbosity() < 0 or config.getoption("collectonly")
-    if quiet or not any(bed_of(item) for item in items):
-        return []
-    return [config.stash[LIFETIME].header()]
+    return [] if quiet else config.stash[LIFETIME].header(items)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from nxc_testing.errors import TestScriptError
+from nxc_testing.errors import InfraError, TestScriptError
 from nxc_testing.events import Event, TestFinished, TestStarted
 from nxc_testing.testscript import unreached
 from pytest_nxc import frames
+from pytest_nxc.artifacts import Sections
 from pytest_nxc.collection import SCRIPT
-from pytest_nxc.lifetime import Lifetime
+from pytest_nxc.lifetime import Lifetime, bed_of
 from pytest_nxc.record import Record
 from pytest_nxc.subtests import can_go_on_after
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from nxc_testing.session import Session
 
 TITLE = "nxc: last commands"
+
+TEST_BED = "nxc_test_bed"
+"""An attribute of reports, which outlives their way through pytest-xdist: the test bed broke."""
 
 
 class Reports:
@@ -32,6 +36,7 @@ class Reports:
         self._session: Session | None = None
         self._test = ""
         self._outcome = "passed"
+        self._ends: Sections = []
 
     def pytest_nxc_session_start(self, session: Session) -> None:
         """Read from the first event on."""
@@ -44,15 +49,36 @@ class Reports:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, object, object]:
         """Tell the event stream when a test begins and how it ends."""
         self._record.clear()
+        self._lifetime.artifacts.begin_test()
         self._test, self._outcome = item.nodeid, "passed"
         start = time.monotonic()
         self._emit(TestStarted(test=item.nodeid))
         try:
             return (yield)
+        except (KeyboardInterrupt, pytest.exit.Exception):
+            # A test that hangs is cancelled, and then it matters most where it was.
+            self._collect(item)
+            raise
         finally:
             duration = time.monotonic() - start
             self._emit(TestFinished(test=item.nodeid, outcome=self._outcome, duration=duration))
             self._test = ""
+
+    @pytest.hookimpl(wrapper=True, trylast=True)
+    def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None]:
+        """Keep what the machines can tell while they are still there."""
+        try:
+            yield
+        except BaseException:
+            self._collect(item)
+            raise
+        if self._lifetime.options.artifacts == "on" and self._outcome == "passed":
+            self._collect(item)
+
+    def _collect(self, item: pytest.Item) -> None:
+        bed = bed_of(item)
+        if bed and bed.driver:
+            self._ends = self._lifetime.artifacts.collect(item.nodeid, bed.driver)
 
     def _emit(self, event: Event) -> None:
         if self._session is not None:
@@ -70,6 +96,9 @@ class Reports:
             self._outcome = report.outcome
         if report.failed and call.excinfo:
             error = call.excinfo.value
+            self._lifetime.artifacts.kept |= bed_of(item) is not None
+            if isinstance(error, InfraError):
+                setattr(report, TEST_BED, True)
             if subtest := self._lifetime.subtests.told_at(error):
                 report.longrepr = self._pointer(item, subtest, error)
                 return report
@@ -80,7 +109,18 @@ class Reports:
             report.sections.append((TITLE, commands))
         if report.failed:
             self._record.clear()
+            if call.when != "teardown":
+                self._collect(item)
+            report.sections += self._ends
+            self._ends = []
         return report
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_report_teststatus(
+        self, report: pytest.CollectReport | pytest.TestReport
+    ) -> tuple[str, str, str] | None:
+        """A test that the test bed failed is an error, as one whose fixtures failed."""
+        return ("error", "E", "ERROR") if getattr(report, TEST_BED, False) else None
 
     def _pointer(self, item: pytest.Item, subtest: str, error: BaseException) -> str:
         """One line for a test that ended with a subtest."""

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import platformdirs
@@ -85,6 +86,16 @@ class Project:
         arguments = ("--nxc-backend=fake", "-p", "no:cacheprovider", *args)
         return self._pytester.runpytest_subprocess(*arguments, timeout=timeout)
 
+    def runs(self) -> list[Path]:
+        """The directories of runs that have not been released."""
+        return list(self.runtime.glob("nxc_testing/runs/*"))
+
+    def wait_reaped(self) -> None:
+        """Wait until the reaper has taken away what a killed run had."""
+        give_up = time.monotonic() + 10
+        while self.runs() and time.monotonic() < give_up:
+            time.sleep(0.05)
+
     def shell(self, command: str) -> str:
         """Run a command line as a user would who has nxc_testing installed."""
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -102,5 +113,6 @@ def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     # Short, because paths of sockets may be no longer than 107 bytes.
     with tempfile.TemporaryDirectory(prefix="nxc-", dir="/tmp") as runtime:
         monkeypatch.setenv("XDG_RUNTIME_DIR", runtime)
-        yield Project(pytester, Path(runtime))
-        assert list(Path(runtime).glob("nxc_testing/runs/*")) == [], "a run left its directory"
+        project = Project(pytester, Path(runtime))
+        yield project
+        assert project.runs() == [], "a run left its directory"

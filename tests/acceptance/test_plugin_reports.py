@@ -8,10 +8,15 @@ pytest_plugins = ["pytester"]
 LONE = "[roles.web]\n"
 
 
-def test_the_header_tells_backend_run_and_directory(project):
+def test_the_header_tells_backend_composition_run_and_artifacts(project):
     project.composition("oar", "web.start()", roles=LONE)
     result = project.run()
-    result.stdout.fnmatch_lines([f"nxc: backend fake, run nxc-*, {project.runtime}/*/runs/nxc-*"])
+    result.stdout.fnmatch_lines(
+        [
+            "nxc: backend fake, composition oar, run nxc-*",
+            "nxc: artifacts nxc-artifacts/* (if a test fails)",
+        ]
+    )
 
 
 @pytest.mark.parametrize("option", ["-q", "--collect-only"])
@@ -183,16 +188,9 @@ def test_events_of_a_test_stand_between_its_start_and_its_end(project):
         roles=LONE,
         test_it="def test_a(web): web.succeed('true')\ndef test_b(web): web.succeed('false')\n",
     )
-    project.conftest("""
-import json
-from nxc_testing.events import to_json
-
-def pytest_nxc_session_start(session):
-    out = open("events", "w", buffering=1)
-    session.events.subscribe(lambda event: out.write(json.dumps(to_json(event)) + "\\n"))
-""")
-    project.run("-p", "no:unraisableexception")
-    events = [json.loads(line) for line in (project.root / "events").read_text().splitlines()]
+    project.run()
+    (log,) = (project.root / "nxc-artifacts").glob("2*/events.jsonl")
+    events = [json.loads(line) for line in log.read_text().splitlines()]
     told = [
         (event["type"], event.get("test") or event.get("command"), event.get("outcome"))
         for event in events

@@ -10,4 +10,4 @@ from nxc_testing.conformance import *
 
 @pytest.fixture(scope="session")
 def conformance_target() -> Target:
-    return Target(FakeBackend(), image="none", system=False, console=f"${CONSOLE}")
+    return Target(FakeBackend(), image="none", console=f"${CONSOLE}")

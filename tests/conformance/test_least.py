@@ -87,4 +87,4 @@ class LeastBackend:
 
 @pytest.fixture(scope="session")
 def conformance_target() -> Target:
-    return Target(LeastBackend(), image="none", system=False, console=f"${CONSOLE}")
+    return Target(LeastBackend(), image="none", console=f"${CONSOLE}")

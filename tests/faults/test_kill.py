@@ -155,11 +155,14 @@ def test_another_run_goes_on(lab: RunLab, tmp_path: Path) -> None:
     lab.all_is_gone()
 
 
-def test_workers_of_xdist_go_with_their_controller(lab: RunLab) -> None:
-    lab.composition(WAIT)
-    run = lab.start("-n1")
+@pytest.mark.parametrize(
+    "number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name
+)
+def test_workers_of_xdist_go_with_their_controller(lab: RunLab, number: signal.Signals) -> None:
+    lab.composition(COMMAND)
+    run = lab.start("-n2")
     run.reaches("there")
-    run.kill()
+    run.kill(number)
     lab.all_is_gone()
 
 

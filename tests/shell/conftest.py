@@ -23,7 +23,7 @@ def driver(
 ) -> Iterator[Driver]:
     """Two machines, one of each kind of channel a parameter."""
     if request.param == "local":
-        target = Target(FakeBackend(), "none", system=False)
+        target = Target(FakeBackend(), "none")
     else:
         if why := DockerBackend().unavailable():
             pytest.skip(why)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import stat
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -55,11 +56,19 @@ def test_it_counts_by_kind(session: Session) -> None:
     assert [session.number("a"), session.number("a"), session.number("b")] == [1, 2, 1]
 
 
-def test_its_events_are_written_as_they_come(session: Session) -> None:
-    session.progress("image oar", "unpacking")
-    lines = (session.directory / "events.jsonl").read_text().splitlines()
-    assert [json.loads(line)["type"] for line in lines] == ["run-started", "progress"]
-    assert json.loads(lines[1])["topic"] == "image oar"
+def test_its_events_are_written_as_they_come(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    with closing(Session(tmp_path, event_log=path)) as session:
+        session.progress("image oar", "unpacking")
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [line["type"] for line in lines] == ["run-started", "progress"]
+        assert {line["run"] for line in lines} == {session.id}
+
+
+def test_an_event_log_that_cannot_be_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(NotADirectoryError):
+        Session(tmp_path, event_log=Path("/dev/null/events.jsonl"))
+    assert not list(tmp_path.glob("runs/*"))
 
 
 def test_what_is_released_at_the_end_goes_in_reverse_order(session: Session) -> None:

@@ -6,7 +6,7 @@ import os
 import queue
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -18,7 +18,7 @@ from requests.exceptions import RequestException
 from nxc_testing.errors import BackendUnavailable, DeploymentError
 
 DEFAULT_SOCKET = "/var/run/docker.sock"
-OLDEST_API = (1, 41)
+OLDEST_API = "1.41"
 """Docker 20.10: the first with a cgroup namespace for each container."""
 
 REQUEST_TIMEOUT = 300
@@ -110,13 +110,15 @@ class Engine:
             raise BackendUnavailable(problem)
         self._idle: queue.LifoQueue[docker.DockerClient] = queue.LifoQueue()
         self._closed = False
-        self._version = "auto"
+        # Not "auto": if nobody answers, docker-py leaves a socket open where it asks by itself.
+        self._version = OLDEST_API
         try:
-            first = self.connect()
-            self._idle.put(first)
-            self._version = first.api.api_version
-            self.info = _info(first.info(), self.host)
-            if tuple(map(int, self._version.split("."))) < OLDEST_API:
+            with closing(self.connect()) as first:
+                self._version = first.version(api_version=False)["ApiVersion"]
+            client = self.connect()
+            self._idle.put(client)
+            self.info = _info(client.info(), self.host)
+            if _numbers(self._version) < _numbers(OLDEST_API):
                 raise BackendUnavailable(
                     f"the Docker engine at {self.host} is {self.info.version}; "
                     "20.10 is the oldest that can be used"
@@ -192,6 +194,10 @@ def explanation(error: Exception) -> str:
 def status(error: APIError) -> int:
     """The HTTP status of the engine's answer; 0 if there is none."""
     return error.status_code or 0
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def _info(raw: dict[str, Any], host: str) -> EngineInfo:

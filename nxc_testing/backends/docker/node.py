@@ -82,6 +82,11 @@ class DockerNode:
         return self._name
 
     @property
+    def own_system(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def addresses(self) -> Mapping[str, str]:
         """The IP address in each network, by the network's name."""
         return self._addresses
