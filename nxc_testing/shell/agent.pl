@@ -68,13 +68,14 @@ my $LOOP = 'eval "$(</proc/AGENT/fd/SCRIPT)"';
 my $ZYGOTE = join ' ', split /\n/, <<'END';
 trap - EXIT ERR DEBUG RETURN;
 builtin printf "ready\n" >&251;
-while IFS=" " builtin read -r -u 250 _i _m _s _o _e _n; do
+while IFS=" " builtin read -r -u 250 _i _m _s _o _e _n _l; do
 _c=; _p=; _r=;
-LC_ALL=C IFS= builtin read -r -u 250 -N "$_n" _c;
+if [[ $_l ]]; then LC_ALL=C IFS= builtin read -r -u 250 -N "$_n" _c;
+else IFS= builtin read -r -u 250 -N "$_n" _c; fi;
 set -m;
 { ( set +m; exec 250<&- 251>&-; builtin cd DIRECTORY || :;
 if [[ $_m == x ]]; then exec OWN "$_c"; fi;
-unset -v _i _m _s _o _e _n _p _r; SECONDS=0;
+unset -v _i _m _s _o _e _n _l _p _r; SECONDS=0;
 eval "unset -v _c; $_c"
 ) & _p=$!; } <"/proc/AGENT/fd/$_s" >"/proc/AGENT/fd/$_o" 2>"/proc/AGENT/fd/$_e";
 set +m;
@@ -299,7 +300,9 @@ sub assign {
     $command->{zygote} = $zygote;
     $zygote->{command} = $command;
     my @streams = map { fileno $_ } $command->{stdin} || $null, @$command{qw(writeO writeE)};
-    my $header  = join ' ', @$command{qw(id mode)}, @streams, length $command->{text};
+    # Bytes are characters to bash in the C locale only; to change it takes a moment.
+    my $locale = $command->{text} =~ /[^\x00-\x7f]/ ? 'C' : '';
+    my $header = join ' ', @$command{qw(id mode)}, @streams, length $command->{text}, $locale;
     feed( $zygote->{orders}, "$header\n$command->{text}" );
 }
 

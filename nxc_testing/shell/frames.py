@@ -26,7 +26,7 @@ from dataclasses import dataclass
 
 MAX_HEADER = 256
 MAX_PAYLOAD = 1 << 20
-_FIELDS = re.compile(rb"([POELHDAFN]) (\d{1,18}) (\d{1,8})\r?")
+MAX_NOISE = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +42,23 @@ class FrameDecoder:
     """Cuts what comes from a machine into frames, however it is split.
 
     :param token: the connection's token.
-    :ivar noise: bytes that belonged to no frame.
     """
 
     def __init__(self, token: str):
-        self._token = token.encode() + b" "
-        self._buffer = bytearray()
-        self.noise = bytearray()
+        self._header = re.compile(token.encode() + rb" ([POELHDAFN]) (\d{1,18}) (\d{1,8})\r?\n")
+        self._noise = bytearray()
+        self._held = bytearray()
+        self._wanted = 0
+
+    @property
+    def noise(self) -> bytes:
+        """The end of what belonged to no frame, or not yet."""
+        return bytes(self._noise + self._held)[-MAX_NOISE:]
+
+    @property
+    def held(self) -> int:
+        """How many bytes wait for more."""
+        return len(self._held)
 
     def feed(self, data: bytes) -> list[Frame]:
         """Take bytes, give the frames that are whole.
@@ -56,50 +66,42 @@ class FrameDecoder:
         :param data: what came.
         :return: in the order of arrival.
         """
-        self._buffer += data
+        if self._held:
+            self._held += data
+            if len(self._held) < self._wanted:
+                return []
+            data = bytes(self._held)
+            self._held.clear()
         frames: list[Frame] = []
         position = 0
-        while (end := self._buffer.find(b"\n", position)) >= 0:
-            header = self._header(bytes(self._buffer[position:end]))
-            if header is None:
-                self._drop(self._buffer[position : end + 1])
-                position = end + 1
-                continue
-            kind, identifier, length = header
-            start = end + 1
-            if len(self._buffer) < start + length:
-                break
-            payload = bytes(memoryview(self._buffer)[start : start + length])
-            frames.append(Frame(kind, identifier, payload))
-            position = start + length
-        del self._buffer[:position]
-        if len(self._buffer) > MAX_HEADER and b"\n" not in self._buffer[: MAX_HEADER + 1]:
-            # No header is that long: a flood without a newline must not fill the memory.
-            cut = len(self._buffer) - MAX_HEADER
-            self._drop(self._buffer[:cut])
-            del self._buffer[:cut]
+        # The token may also stand behind a prompt or a banner that ended without a newline.
+        while header := self._header.search(data, position):
+            end = header.end() + int(header[3])
+            if int(header[3]) > MAX_PAYLOAD:
+                end = header.end()
+            elif end > len(data):
+                self._drop(data[position : header.start()])
+                self._hold(data[header.start() :], end - header.start())
+                return frames
+            else:
+                self._drop(data[position : header.start()])
+                payload = data[header.end() : end]
+                frames.append(Frame(header[1].decode(), int(header[2]), payload))
+            position = end
+        # A line that has only begun may be a header; but no header is longer than that.
+        begun = max(position, data.rfind(b"\n") + 1, len(data) - MAX_HEADER)
+        self._drop(data[position:begun])
+        self._hold(data[begun:], 0)
         return frames
 
-    @property
-    def held(self) -> int:
-        """How many bytes wait for more."""
-        return len(self._buffer)
+    def _hold(self, data: bytes, wanted: int) -> None:
+        self._held += data
+        self._wanted = wanted
 
-    def _header(self, line: bytes) -> tuple[str, int, int] | None:
-        # The token may stand behind a prompt or a banner that ended without a newline.
-        at = line.rfind(self._token)
-        if at < 0:
-            return None
-        fields = _FIELDS.fullmatch(line, at + len(self._token))
-        if fields is None or int(fields[3]) > MAX_PAYLOAD:
-            return None
-        if at:
-            self._drop(line[:at])
-        return fields[1].decode(), int(fields[2]), int(fields[3])
-
-    def _drop(self, data: bytes | bytearray) -> None:
-        self.noise += data
-        del self.noise[:-4096]
+    def _drop(self, data: bytes) -> None:
+        if data:
+            self._noise += data
+            del self._noise[:-MAX_NOISE]
 
 
 def order(kind: str, identifier: int, *arguments: str, payload: bytes = b"") -> bytes:

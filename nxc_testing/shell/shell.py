@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import logging
+import queue
 import secrets
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -20,6 +20,7 @@ from nxc_testing.events import Stream
 from nxc_testing.shell.frames import Frame, FrameDecoder, order
 from nxc_testing.shell.text import Text
 from nxc_testing.shell.wire import Wire
+from nxc_testing.waiting import Deadline
 
 logger = logging.getLogger("nxc_testing.shell")
 
@@ -83,7 +84,7 @@ class _Command:
     status: int | None = None
     error: Exception | None = None
     taken: int = 0
-    changed: threading.Condition = field(default_factory=threading.Condition)
+    news: queue.SimpleQueue[int] = field(default_factory=queue.SimpleQueue)
 
     def end(self, status: int | None = None, error: Exception | None = None) -> None:
         if self.over:
@@ -91,22 +92,30 @@ class _Command:
         if self.sink is not None:
             with suppress(Exception):
                 self.sink(b"")
-        with self.changed:
-            self.over, self.status, self.error = True, status, error
-            self.changed.notify_all()
+        self.over, self.status, self.error = True, status, error
+        self.news.put(0)
 
-    def took(self, count: int) -> None:
-        with self.changed:
-            self.taken += count
-            self.changed.notify_all()
-
-    def wait_taken(self, count: int, timeout: float | None) -> None:
-        with self.changed:
-            self.changed.wait_for(lambda: self.over or self.taken >= count, timeout)
+    def wait_taken(self, count: int, deadline: Deadline) -> None:
+        """Wait until so much of the input was taken."""
+        while self.taken < count and self._hear(deadline.remaining()):
+            pass
 
     def wait(self, timeout: float | None) -> bool:
-        with self.changed:
-            return self.changed.wait_for(lambda: self.over, timeout)
+        """Wait for the end; whether it came."""
+        deadline = Deadline(timeout)
+        while self._hear(deadline.remaining()):
+            pass
+        return self.over
+
+    def _hear(self, timeout: float | None) -> bool:
+        """Wait for news; false where there is no more."""
+        if self.over:
+            return False
+        try:
+            self.taken += self.news.get(timeout=timeout)
+        except queue.Empty:
+            return False
+        return True
 
 
 class Shell:
@@ -189,16 +198,15 @@ class Shell:
             piece at its end. What it raises ends the command and is raised here.
         :raise ShellLost: if the shell ended meanwhile, or `lost` says what else happened.
         """
-        began = time.monotonic()
+        deadline = Deadline(timeout)
         number = next(self._ids) if identifier is None else identifier
         command = self._register(number, _Command(sink))
         arguments = ("x" if text.own_bash else "e", text.environment, "1" if stdin else "0")
         try:
             self._wire.write(order("R", number, *arguments, payload=text.body))
             if stdin is not None:
-                self._feed(number, command, stdin, timeout, began)
-            left = None if timeout is None else max(0.0, timeout - (time.monotonic() - began))
-            timed_out = not command.wait(left) and not self._stop(number, command)
+                self._feed(number, command, stdin, deadline)
+            timed_out = not command.wait(deadline.remaining()) and not self._stop(number, command)
         except Cancelled:
             timed_out = False
             self._stop(number, command)
@@ -213,7 +221,7 @@ class Shell:
             TIMED_OUT if timed_out or command.status is None else command.status,
             b"".join(command.stdout),
             b"".join(command.stderr),
-            time.monotonic() - began,
+            deadline.elapsed(),
             timed_out,
         )
 
@@ -247,24 +255,17 @@ class Shell:
             raise self._lost(self._closing)
 
     def _feed(
-        self,
-        number: int,
-        command: _Command,
-        stdin: Iterator[bytes],
-        timeout: float | None,
-        began: float,
+        self, number: int, command: _Command, stdin: Iterator[bytes], deadline: Deadline
     ) -> None:
         sent = 0
         for piece in stdin:
             for start in range(0, len(piece), INPUT_CHUNK):
                 part = piece[start : start + INPUT_CHUNK]
-                left = None if timeout is None else timeout - (time.monotonic() - began)
-                floor = sent + len(part) - INPUT_WINDOW
-                command.wait_taken(floor, left)
-                if command.over or (left is not None and left <= 0):
+                sent += len(part)
+                command.wait_taken(sent - INPUT_WINDOW, deadline)
+                if command.over or deadline.expired:
                     return
                 self._wire.write(order("I", number, payload=part))
-                sent += len(part)
         self._wire.write(order("I", number))
 
     def _stop(self, number: int, command: _Command) -> bool:
@@ -308,7 +309,7 @@ class Shell:
             case "O" | "E" | "L":
                 self._on_output(frame, command)
             case "A" if command:
-                command.took(int(frame.payload))
+                command.news.put(int(frame.payload))
             case "H" if self._observer:
                 self._observer.held(frame.id)
             case "D" if command:

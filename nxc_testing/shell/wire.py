@@ -9,7 +9,8 @@ from collections.abc import Callable
 from nxc_testing.backends.base import Channel
 from nxc_testing.shell.loop import IoLoop, io_loop
 
-READ_SIZE = 1 << 18
+READ_SIZE = 1 << 16
+BULK_SIZE = 1 << 18
 
 
 class Wire:
@@ -31,6 +32,7 @@ class Wire:
         self._loop = loop or io_loop()
         self._lock = threading.Lock()
         self._waiting = bytearray()
+        self._size = READ_SIZE
         self.closed = False
         os.set_blocking(channel.reader, False)
         os.set_blocking(channel.writer, False)
@@ -42,7 +44,7 @@ class Wire:
 
     def _readable(self) -> None:
         try:
-            data = os.read(self._channel.reader, READ_SIZE)
+            data = os.read(self._channel.reader, self._size)
         except BlockingIOError:
             return
         except OSError:
@@ -50,6 +52,8 @@ class Wire:
         if not data:
             self._end()
             return
+        # Room for much is dear, and most messages are short.
+        self._size = BULK_SIZE if len(data) >= READ_SIZE else READ_SIZE
         decoder = self._channel.decoder
         if unwrapped := decoder.feed(data) if decoder else data:
             self._on_data(unwrapped)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import signal
 import threading
 import time
 
@@ -164,18 +165,18 @@ def test_a_machine_without_lists_of_children(
     shell.close()
 
 
-def test_an_interrupted_wait_ends_the_command(
-    place: Place, shell: Shell, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_interrupted_wait_ends_the_command(place: Place, shell: Shell) -> None:
     """Ctrl-C, or a test's own timeout, while a command runs."""
     length = next(LENGTHS)
+    waiter = threading.get_ident()
 
-    def interrupted(self: threading.Condition, timeout: float | None = None) -> bool:
-        monkeypatch.undo()
+    def interrupt() -> None:
         assert place.waits_until_running(f"sleep {length}")
-        raise KeyboardInterrupt
+        signal.pthread_kill(waiter, signal.SIGINT)
 
-    monkeypatch.setattr(threading.Condition, "wait", interrupted)
+    interrupter = threading.Thread(target=interrupt)
+    interrupter.start()
     with pytest.raises(KeyboardInterrupt):
         run(shell, f"sleep {length}", PATIENCE)
+    interrupter.join()
     assert place.waits_until_gone(f"sleep {length}")
