@@ -225,7 +225,8 @@ sub report {
             $zygote->{ready}  = 1;
             $zygote->{before} = { map { $_ => 1 } children( $zygote->{pid} ) };
             close delete $zygote->{script};
-            spare($zygote) if !$command;
+            # Not before: what runs below it by now is none of the command's.
+            $command ? hand_over($zygote) : spare($zygote);
         }
         elsif ( !$command )       { next }
         elsif ( length $status )  { ended( $command, $status ) }
@@ -303,8 +304,11 @@ sub assign {
     # Bytes are characters to bash in the C locale only; to change it takes a moment.
     my $locale = $command->{text} =~ /[^\x00-\x7f]/ ? 'C' : '';
     my $header = join ' ', @$command{qw(id mode)}, @streams, length $command->{text}, $locale;
-    feed( $zygote->{orders}, "$header\n$command->{text}" );
+    $zygote->{order} = "$header\n$command->{text}";
+    hand_over($zygote) if $zygote->{ready};
 }
+
+sub hand_over { my ($zygote) = @_; feed( $zygote->{orders}, delete $zygote->{order} ) }
 
 sub free_zygote {
     my ($environment) = @_;
@@ -416,13 +420,22 @@ sub signal_all {
     kill 'CONT',  @pids if $signal != 9;
 }
 
-# What is killed cannot fork any more: look again until there is nothing new.
+# What is killed cannot fork any more: look again until there is nothing new. While somebody still
+# goes, a child of theirs may just have changed its parent and stand in neither's list: so until two
+# looks in a row see the same.
 sub stop {
     my ( $command, $signal ) = @_;
     my $zygote = $command->{zygote};
     my ( %seen, @new );
-    my $look  = sub { @new = grep { !$seen{$_}++ } $zygote ? descendants($zygote) : (), holders($command) };
-    my $begun = !$zygote || defined $command->{status} || $zygote->{ready} && $look->();
+    my $last = '';
+    my $look = sub {
+        my @now    = ( $zygote ? descendants($zygote) : (), holders($command) );
+        my $before = $last;
+        $last = "@now";
+        @new  = grep { !$seen{$_}++ } @now;
+        return $last ne $before;
+    };
+    my $begun = !$zygote || defined $command->{status} || $zygote->{ready} && ( $look->(), scalar @new )[1];
     if ( !$begun ) {
         # Nor must it, once what its profile waits for is ended.
         kill 'STOP', $zygote->{pid};
@@ -441,7 +454,7 @@ sub stop {
 sub unread {
     my ($zygote) = @_;
     vec( my $r = '', fileno $zygote->{unread}, 1 ) = 1;
-    return length $zygote->{orders}{text} || select $r, undef, undef, 0;
+    return exists $zygote->{order} || length $zygote->{orders}{text} || select $r, undef, undef, 0;
 }
 
 sub shut_down {

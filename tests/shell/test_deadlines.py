@@ -165,6 +165,20 @@ def test_a_machine_without_lists_of_children(
     shell.close()
 
 
+def test_the_first_command_of_a_shell_ends_whole_on_a_busy_machine(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The agent comes late to look at what was there before the command."""
+    source, look = shell_module.agent_source(), b"$zygote->{before} = {"
+    assert source.count(look) == 1
+    busy = source.replace(look, b"select undef, undef, undef, 0.3; " + look)
+    monkeypatch.setattr(shell_module, "agent_source", lambda: busy)
+    shell, length = place.shell(), next(LENGTHS)
+    ended(shell, TREES["daemon"].format(length))
+    assert place.waits_until_gone(f"sleep {length}")
+    shell.close()
+
+
 def test_an_interrupted_wait_ends_the_command(place: Place, shell: Shell) -> None:
     """Ctrl-C, or a test's own timeout, while a command runs."""
     length = next(LENGTHS)

@@ -212,7 +212,7 @@ def test_yaml_makes_no_objects(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "key", "problem"),
     [
-        ('{\n"node": 3,\n}', "line 3, column 1", "not JSON"),
+        ('{\n"node" 3\n}', "line 2, column 8", "not JSON"),
         ('{"node": 1, "node": 2}', "node", "twice"),
         ('{"node": true}', "node", "true is neither a number nor"),
         ('{"node": 1.0}', "node", "1.0 is neither a number nor"),
