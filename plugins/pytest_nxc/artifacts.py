@@ -22,8 +22,9 @@ COMMANDS = "commands.log"
 LATEST = "latest"
 
 NAME_LENGTH = 120
-ENDS = 10
-"""Lines of each machine's console and journal that the report shows."""
+ENDS, SHORT_ENDS = 10, 3
+"""Lines of a console and a journal that the report shows: of the machine that the failure is about,
+and of others."""
 
 Sections = list[tuple[str, str]]
 
@@ -67,20 +68,25 @@ class Artifacts:
         log = self.directory / EVENT_LOG if self.directory else None
         self._start = log.stat().st_size if log and log.exists() else 0
 
-    def collect(self, nodeid: str, driver: Driver) -> Sections:
+    def collect(self, nodeid: str, driver: Driver, failure: str = "") -> Sections:
         """Keep what a test's machines can tell now.
 
+        :param failure: the error's text; ours begin with the name of the machine that they are
+            about, which then comes last and longest.
         :return: the ends of it, as sections of a report.
         """
         from nxc_testing import evidence  # noqa: PLC0415 (only where machines are)
 
         found = evidence.gather(driver.machines)
-        sections = [
-            (f"nxc: {kind} of {one.machine}", "\n".join(text.splitlines()[-ENDS:]))
-            for one in found
-            for kind, text in (("console", one.console), ("journal", one.journal))
-            if text.strip()
-        ]
+        about = re.split(r"[\s:]", failure, maxsplit=1)[0]
+        known = about in {one.machine for one in found}
+        sections = []
+        for one in sorted(found, key=lambda one: one.machine == about):
+            lines = ENDS if about == one.machine or not known else SHORT_ENDS
+            for kind, text in (("console", one.console), ("journal", one.journal)):
+                if text.strip():
+                    end = "\n".join(text.splitlines()[-lines:])
+                    sections.append((f"nxc: {kind} of {one.machine}", end))
         if self.directory is not None:
             place = self.directory / directory_name(nodeid)
             place.mkdir(mode=0o700, exist_ok=True)

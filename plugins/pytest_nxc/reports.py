@@ -55,9 +55,9 @@ class Reports:
         self._emit(TestStarted(test=item.nodeid))
         try:
             return (yield)
-        except (KeyboardInterrupt, pytest.exit.Exception):
+        except (KeyboardInterrupt, pytest.exit.Exception) as error:
             # A test that hangs is cancelled, and then it matters most where it was.
-            self._collect(item)
+            self._collect(item, error)
             raise
         finally:
             duration = time.monotonic() - start
@@ -69,16 +69,17 @@ class Reports:
         """Keep what the machines can tell while they are still there."""
         try:
             yield
-        except BaseException:
-            self._collect(item)
+        except BaseException as error:
+            self._collect(item, error)
             raise
         if self._lifetime.options.artifacts == "on" and self._outcome == "passed":
             self._collect(item)
 
-    def _collect(self, item: pytest.Item) -> None:
+    def _collect(self, item: pytest.Item, error: BaseException | None = None) -> None:
         bed = bed_of(item)
         if bed and bed.driver:
-            self._ends = self._lifetime.artifacts.collect(item.nodeid, bed.driver)
+            failure = "" if error is None else str(error)
+            self._ends = self._lifetime.artifacts.collect(item.nodeid, bed.driver, failure)
 
     def _emit(self, event: Event) -> None:
         if self._session is not None:
@@ -110,7 +111,7 @@ class Reports:
         if report.failed:
             self._record.clear()
             if call.when != "teardown":
-                self._collect(item)
+                self._collect(item, call.excinfo.value if call.excinfo else None)
             report.sections += self._ends
             self._ends = []
         return report

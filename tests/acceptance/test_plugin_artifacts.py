@@ -126,6 +126,21 @@ assert False
     assert lines[1:11] == [str(number) for number in range(91, 101)]
 
 
+def test_the_report_shows_more_of_the_machine_that_failed_and_shows_it_last(project):
+    script = """
+for machine in machines:
+    machine.succeed("seq 100 >$NXC_FAKE_CONSOLE")
+    machine.wait_for_console_text("100", timeout=10)
+my_node1.succeed("false")
+"""
+    project.composition("oar", script)
+    result = project.run()
+    text = "\n".join(result.outlines)
+    parts = [part.splitlines() for part in text.split("nxc: console of ")[1:]]
+    shown = {part[0].split()[0]: len([line for line in part if line.isdigit()]) for part in parts}
+    assert list(shown.items()) == [("my-node2", 3), ("server", 3), ("my-node1", 10)]
+
+
 def test_the_report_tells_where_it_is(project):
     project.composition("oar", RED, roles=LONE)
     result = project.run()

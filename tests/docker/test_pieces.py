@@ -119,8 +119,11 @@ def test_systemd_is_pid_1_where_the_image_says_nothing() -> None:
     assert entrypoint({"Entrypoint": None, "Cmd": None}, 1)[-1] == "/lib/systemd/systemd"
 
 
-def test_cgroups_are_made_writable_on_version_2_only() -> None:
-    assert ["cgroup" in entrypoint({}, version)[2] for version in (1, 2)] == [False, True]
+def test_the_cgroups_that_systemd_makes_groups_in_are_made_writable() -> None:
+    remount = "mount -o remount,bind,rw /sys/fs/cgroup"
+    lines = [entrypoint({}, version)[2].splitlines() for version in (1, 2)]
+    assert [remount in each for each in lines] == [False, True]
+    assert [f"{remount}/systemd 2>/dev/null" in each for each in lines] == [True, False]
 
 
 def test_an_archive_has_private_directories_for_private_files() -> None:

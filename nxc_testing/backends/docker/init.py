@@ -28,9 +28,12 @@ NO_NAME_SERVER = "echo 'nameserver 127.0.0.1' >/etc/resolv.conf"
 # systemd cuts its messages to the terminal's width, and colours them.
 PLAIN_CONSOLE = "stty cols 200 rows 50; export container=docker TERM=dumb"
 
-# The engine mounts a container's own cgroup tree read-only; systemd must make groups in it. On
-# a v1 host systemd mounts a tree for itself.
+# The engine mounts a container's own cgroup tree read-only; systemd must make groups in it.
 WRITABLE_CGROUPS = "mount -o remount,bind,rw /sys/fs/cgroup"
+
+# On a v1 host systemd mounts a tree for itself, and keeps a copy of it in this one; where it
+# cannot, each unit that starts puts three complaints into the journal.
+WRITABLE_COPY = "mount -o remount,bind,rw /sys/fs/cgroup/systemd 2>/dev/null"
 
 
 def entrypoint(image: Mapping[str, Any], cgroup: int) -> list[str]:
@@ -41,8 +44,7 @@ def entrypoint(image: Mapping[str, Any], cgroup: int) -> list[str]:
     :param cgroup: the host's cgroup version.
     """
     steps = [HOSTS, NO_NAME_SERVER, PLAIN_CONSOLE]
-    if cgroup >= 2:
-        steps.append(WRITABLE_CGROUPS)
+    steps.append(WRITABLE_CGROUPS if cgroup >= 2 else WRITABLE_COPY)
     script = "\n".join((*steps, 'exec "$@"'))
     init = [*(image.get("Entrypoint") or ()), *(image.get("Cmd") or ())] or SYSTEMD
     return ["/bin/sh", "-c", script, "init", *init]
