@@ -3,57 +3,32 @@
 from __future__ import annotations
 
 import code
-import importlib
+import importlib.util
+import os
 import sys
-import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from nxc_testing import testscript
-from nxc_testing.errors import ConfigError, NxcError
-from nxc_testing.events import (
-    CommandFinished,
-    CommandOutput,
-    CommandStarted,
-    Event,
-    Logged,
-    MachineEnded,
-    MachineStarted,
-    Progress,
-    WaitFinished,
-    WaitStarted,
-)
+import platformdirs
+
+from nxc_testing.errors import NxcError
+from nxc_testing.transcript import Detail, detail, lines
 
 if TYPE_CHECKING:
     from nxc_testing.driver import Driver
+    from nxc_testing.events import Event
 
-Globals = dict[str, Any]
-
-LIBRARY = str(Path(__file__).parent)
-
-
-def symbols(driver: Driver) -> Globals:
-    """What the prompt knows: the testScript's globals, and `test_script` to run it.
-
-    `test_script()` reads the file anew each time, so that it can be edited meanwhile.
-    """
-
-    def test_script() -> None:
-        """Run the composition's testScript as its file is now."""
-        script = driver.composition.test_script
-        if script is None:
-            raise ConfigError("this composition has no testScript", file=driver.composition.source)
-        testscript.run(script, driver)
-
-    return {**driver.symbols(), "test_script": test_script, "run_tests": test_script}
+PACKAGE = "nxc_testing"
 
 
 def banner(driver: Driver) -> str:
     """What is said first: who is there, and what to do."""
     names = ", ".join(machine.name for machine in driver.machines)
     return (
-        f"{driver.composition.name} on {driver.backend}: {names}\n"
+        f"{driver.composition.name} on {driver.backend}, run {driver.session.id}: {names}\n"
         "start_all() starts them, test_script() runs the testScript as its file is now,\n"
         "Ctrl-D leaves and releases everything."
     )
@@ -62,31 +37,105 @@ def banner(driver: Driver) -> str:
 def run(driver: Driver) -> None:
     """Read and run lines until the user leaves.
 
-    ptpython is used where it is installed and a person sits at the terminal; else the prompt is
-    Python's own, which also runs what is piped in.
+    ptpython is used where it is installed and a person sits at a terminal that can show it; else
+    the prompt is Python's own, which also runs what is piped in.
+
+    :raise SystemExit: if a line ends the program.
     """
-    known = symbols(driver)
-    embed = _ptpython() if sys.stdin.isatty() else None
-    if embed is not None:
+    known = driver.symbols()
+    terminal = sys.stdin.isatty() and sys.stdout.isatty()
+    able = terminal and os.environ.get("TERM", "dumb") != "dumb"
+    if able and importlib.util.find_spec("ptpython"):
+        from nxc_testing.ptprompt import Prompt  # noqa: PLC0415 - where ptpython is installed
+
         sys.stdout.write(banner(driver) + "\n")
-        embed(globals=known, locals=known, title=f"nxc-test: {driver.composition.name}")
-        return
-    Console(known).interact(banner(driver), exitmsg="")
+        Prompt(known, f"nxc-test: {driver.composition.name}", history_file("ptpython")).run()
+    else:
+        with line_editing(known) if terminal else nullcontext():
+            Console(known).interact(banner(driver), exitmsg="")
 
 
 class Console(code.InteractiveConsole):
-    """Python's own prompt; an error of ours is shown without the frames of this library."""
+    """Python's own prompt."""
 
     def showtraceback(self) -> None:
-        """Show what went wrong."""
-        error = sys.exc_info()[1]
-        if isinstance(error, NxcError):
-            frames = traceback.extract_tb(error.__traceback__)
-            own = [f for f in frames if not f.filename.startswith((LIBRARY, code.__file__, "<"))]
-            self.write("".join(traceback.format_list(own)))
-            self.write(f"{type(error).__name__}: {error}\n")
-        else:
-            super().showtraceback()
+        """Show what went wrong, and where in the user's lines."""
+        if error := sys.exc_info()[1]:
+            # The first frame is the prompt's; it leaves it out itself.
+            trim(error, keep=1)
+        super().showtraceback()
+
+
+@contextmanager
+def line_editing(known: dict[str, Any]) -> Iterator[None]:
+    """Let lines be edited, names be completed by Tab and earlier lines be found again.
+
+    Nothing of it is there where Python was built without the module `readline`.
+
+    :param known: the names there are.
+    """
+    try:
+        import readline  # noqa: PLC0415
+        import rlcompleter  # noqa: PLC0415
+    except ImportError:
+        yield
+        return
+    libedit = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+    readline.set_completer(rlcompleter.Completer(known).complete)
+    file = history_file("python")
+    with suppress(OSError):
+        readline.read_history_file(file)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            readline.write_history_file(file)
+
+
+def history_file(prompt: str) -> Path:
+    """Where a prompt keeps the user's lines; its directory is there, if it can be."""
+    directory = platformdirs.user_state_path(PACKAGE)
+    with suppress(OSError):
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return directory / f"{prompt}-history"
+
+
+def trim(error: BaseException, keep: int = 0) -> None:
+    """Leave the user's own frames in an error's traceback: theirs is the line that matters.
+
+    What is no error of ours and was raised in this library keeps all: it is a mistake of ours.
+
+    :param keep: how many of the first frames stay, whosoever they are.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        link.__traceback__ = _own_frames(link, keep)
+        if isinstance(link, NxcError):
+            # Its message says all.
+            link.__cause__ = link.__context__ = None
+        link, keep = link.__cause__ or link.__context__, 0
+
+
+def _own_frames(error: BaseException, keep: int) -> TracebackType | None:
+    frames, tb = [], error.__traceback__
+    while tb is not None:
+        frames.append(tb)
+        tb = tb.tb_next
+    hidden = {PACKAGE}
+    if isinstance(error, (NxcError, KeyboardInterrupt)):
+        hidden |= sys.stdlib_module_names
+    elif not frames or _library(frames[-1]) == PACKAGE:
+        return error.__traceback__
+    kept = frames[:keep] + [frame for frame in frames[keep:] if _library(frame) not in hidden]
+    for frame in reversed(kept):
+        tb = TracebackType(tb, frame.tb_frame, frame.tb_lasti, frame.tb_lineno)
+    return tb
+
+
+def _library(tb: TracebackType) -> str:
+    """The top-level package whose code a frame runs."""
+    return str(tb.tb_frame.f_globals.get("__name__")).partition(".")[0]
 
 
 def show(write: Callable[[str], object]) -> Callable[[Event], None]:
@@ -96,42 +145,7 @@ def show(write: Callable[[str], object]) -> Callable[[Event], None]:
     """
 
     def reader(event: Event) -> None:
-        text = _line(event)
-        if text:
-            who = getattr(event, "machine", "")
-            prefix = f"{who}: " if who else ""
-            write("".join(f"{prefix}{line}\n" for line in text.splitlines()))
+        if detail(event) <= Detail.OUTPUTS:
+            write("".join(f"{line}\n" for line in lines(event)))
 
     return reader
-
-
-def _line(event: Event) -> str:
-    match event:
-        case Progress(topic=topic, message=message):
-            return f"{topic}: {message}"
-        case CommandStarted(command=command):
-            return f"$ {command}"
-        case CommandOutput(text=text):
-            return text
-        case CommandFinished(status=status, duration=duration, error=error):
-            return error or (f"exit code {status} after {duration:.2f} s" if status else "")
-        case WaitStarted(what=what):
-            return f"waiting for {what}"
-        case WaitFinished(duration=duration, error=error):
-            return error or f"waited {duration:.2f} s"
-        case MachineStarted(boot=boot):
-            return f"started (boot {boot})"
-        case MachineEnded(reason=reason):
-            return f"ended: {reason}"
-        case Logged(message=message):
-            return message
-        case _:
-            return ""
-
-
-def _ptpython() -> Callable[..., object] | None:
-    try:
-        embed: Callable[..., object] = importlib.import_module("ptpython.repl").embed
-    except ImportError:
-        return None
-    return embed

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import signal
 import sys
 from contextlib import closing
 from pathlib import Path
@@ -10,6 +13,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nxc_testing.cli import Commands
+
+OPTION = "--role"
 
 
 def register(commands: Commands) -> None:
@@ -21,11 +26,33 @@ def register(commands: Commands) -> None:
         "testScript's globals: the machines by their names, start_all, subtest, ... "
         "Leaving it releases everything.",
     )
+    given = os.environ.get
     shell.add_argument("composition", type=Path, help="a directory with a composition.toml")
-    shell.add_argument("--backend", default="docker", help="what the machines are")
-    shell.add_argument("--role", action="append", default=[], metavar="ROLE=N|a,b")
-    shell.add_argument("--roles", type=Path, metavar="FILE", help="roles and counts, YAML or JSON")
-    shell.add_argument("--mirror", metavar="URL", help="a mirror of Debian; default: the host's")
+    shell.add_argument(
+        "--backend",
+        metavar="NAME",
+        default=given("NXC_BACKEND") or "docker",
+        help="what the machines are [NXC_BACKEND; default: docker]",
+    )
+    shell.add_argument(
+        OPTION,
+        action="append",
+        metavar="ROLE=N|a,b",
+        help="how many machines a role has, or their names; may be repeated [NXC_ROLE]",
+    )
+    shell.add_argument(
+        "--roles",
+        type=Path,
+        metavar="FILE",
+        default=given("NXC_ROLES") or None,
+        help="a file of counts, YAML if it ends in .yaml or .yml, else JSON [NXC_ROLES]",
+    )
+    shell.add_argument(
+        "--mirror",
+        metavar="URL",
+        default=given("NXC_MIRROR") or None,
+        help="a mirror of Debian [NXC_MIRROR; default: the host's]",
+    )
     shell.add_argument("--no-start", action="store_true", help="do not start the machines")
     shell.set_defaults(run=run)
 
@@ -41,12 +68,16 @@ def run(options: argparse.Namespace) -> int:
     from nxc_testing.launch import Settings, open_driver  # noqa: PLC0415
     from nxc_testing.session import Session  # noqa: PLC0415
 
-    composition = with_counts(load(options.composition), options.role, options.roles)
+    roles = options.role or shlex.split(os.environ.get("NXC_ROLE", ""))
+    composition = with_counts(load(options.composition), roles, options.roles, option=OPTION)
     with closing(Session()) as session:
         session.events.subscribe(repl.show(sys.stderr.write))
         settings = Settings(backend=options.backend, mirror=options.mirror)
         with open_driver(composition, settings, session) as driver:
             if not options.no_start:
                 driver.start_all()
+            # Where a prompt waits for keys, it is not sure that Python comes to run a handler; so
+            # SIGTERM kills, and the reaper releases everything.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
             repl.run(driver)
     return 0

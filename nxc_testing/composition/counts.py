@@ -30,7 +30,11 @@ Given = dict[str, tuple[Count, Origin]]
 
 
 def with_counts(
-    composition: Composition, options: Sequence[str] = (), file: Path | None = None
+    composition: Composition,
+    options: Sequence[str] = (),
+    file: Path | None = None,
+    *,
+    option: str = OPTION,
 ) -> Composition:
     """Change how many machines there are.
 
@@ -38,13 +42,14 @@ def with_counts(
         replaces an earlier one. `node=0` leaves the role without a machine.
     :param file: YAML if it ends in .yaml or .yml, else JSON: for each role a number or a list
         of names.
+    :param option: what the options are called, for messages.
     :return: the composition with these counts.
     :raise ConfigError: if an option or the file cannot be used, or the machines that come out
         cannot live side by side.
     """
     given: Given = {} if file is None else _from_file(file)
-    for option in options:
-        role, said = _from_option(option)
+    for text in options:
+        role, said = _from_option(option, text)
         given.pop(role, None)
         given[role] = said
     roles = {role.name: role for role in composition.roles}
@@ -73,12 +78,12 @@ def _changed(role: Role, count: Count) -> Role:
     return replace(role, count=len(count), hostnames=count)
 
 
-def _from_option(option: str) -> tuple[str, tuple[Count, Origin]]:
-    origin = Origin(f"{OPTION} {option}")
-    role, equals, text = (part.strip() for part in option.partition("="))
+def _from_option(option: str, given: str) -> tuple[str, tuple[Count, Origin]]:
+    origin = Origin(f"{option} {given}")
+    role, equals, text = (part.strip() for part in given.partition("="))
     if not (role and equals and text):
         raise origin.error(
-            "a role and its count are wanted", f"write {OPTION} node=4, or {OPTION} node=a,b"
+            "a role and its count are wanted", f"write {option} node=4, or {option} node=a,b"
         )
     if _is_number(text.removeprefix("-")):
         return role, (_count(origin, int(text)), origin)
