@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 from collections.abc import Callable
 from datetime import timedelta
 
@@ -155,6 +156,12 @@ class TestInteract:
         with machine.interact(f"sleep {length}"):
             machine.wait_until_succeeds(f"pgrep -xf 'sleep {length}'", PATIENCE)
         machine.wait_until_fails(f"pgrep -xf 'sleep {length}'", PATIENCE)
+
+    def test_what_is_left_unread_does_no_harm(self, machine: Machine) -> None:
+        with machine.interact("echo shown; exec sleep 600") as program:
+            ready, _, _ = select.select([program], [], [], PATIENCE)
+            assert ready
+        assert program.error is None
 
     def test_commands_go_on_beside_it(self, machine: Machine) -> None:
         with machine.interact("cat") as program:
