@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from enum import IntEnum
 
 from nxc_testing.events import (
@@ -20,6 +21,15 @@ from nxc_testing.events import (
     WaitStarted,
 )
 
+_SEQUENCE = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)|[ -/]*[0-~])")
+"""An escape sequence of ECMA-48; the second kind sets a window's title."""
+
+_REDRAWN = re.compile(r"[^\n]*\n\x1bM\r")
+"""A line that the next one goes back to and writes anew: how systemd shows that it still waits."""
+
+_OVERWRITTEN = re.compile(r"[^\n\r]*\r(?!\n|$)")
+_UNSHOWN = re.compile(r"[^\t\n -~\x80-\U0010ffff]|[\x80-\x9f]")
+
 
 class Detail(IntEnum):
     """How much a person must want to know to be shown an event."""
@@ -33,8 +43,17 @@ class Detail(IntEnum):
 def lines(event: Event) -> list[str]:
     """What is shown of an event, with the machine's name before each line."""
     who = getattr(event, "machine", "")
-    text = _described(event)[1]
+    text = plain(_described(event)[1])
     return [f"{who}: {line}" if who else line for line in text.splitlines()]
+
+
+def plain(text: str) -> str:
+    """A text as it stands on a terminal in the end: nothing in it moves a cursor or sets colours.
+
+    What a machine prints must not rub out what else is on a person's terminal.
+    """
+    text = _REDRAWN.sub("", text).replace("\r\n", "\n")
+    return _UNSHOWN.sub("", _OVERWRITTEN.sub("", _SEQUENCE.sub("", text)))
 
 
 def detail(event: Event) -> Detail:

@@ -75,7 +75,7 @@ class Artifacts:
             about, which then comes last and longest.
         :return: the ends of it, as sections of a report.
         """
-        from nxc_testing import evidence  # noqa: PLC0415 (only where machines are)
+        from nxc_testing import evidence, transcript  # noqa: PLC0415 (only where machines are)
 
         found = evidence.gather(driver.machines)
         about = re.split(r"[\s:]", failure, maxsplit=1)[0]
@@ -85,7 +85,7 @@ class Artifacts:
             lines = ENDS if about == one.machine or not known else SHORT_ENDS
             for kind, text in (("console", one.console), ("journal", one.journal)):
                 if text.strip():
-                    end = "\n".join(text.splitlines()[-lines:])
+                    end = "\n".join(transcript.plain(text).splitlines()[-lines:])
                     sections.append((f"nxc: {kind} of {one.machine}", end))
         if self.directory is not None:
             place = self.directory / directory_name(nodeid)
