@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from nxc_testing.backends.base import Boot, Node
+from nxc_testing.backends.base import Boot, Channel, Node
 from nxc_testing.composition.model import ShellMode
 from nxc_testing.console import Console
 from nxc_testing.errors import DeploymentError, InfraError, MachineDied, ShellLost, tail
@@ -86,7 +86,7 @@ class Connection:
                 self._shell.close()
             self._shell = shell = Shell(
                 self.node.name,
-                self.node.open_channel(),
+                self._open_channel(),
                 _Observer(self),
                 lambda closed: self._why_lost(boot, closed),
                 self._ids,
@@ -95,6 +95,14 @@ class Connection:
                 self._wait_booted(shell, boot)
                 self._boot = boot
             return shell, boot
+
+    def _open_channel(self) -> Channel:
+        try:
+            return self.node.open_channel()
+        except MachineDied as error:
+            # It died since it was looked at, and a backend does not know its console.
+            console = self._console.text
+            raise MachineDied(error.machine, error.reason, console=console) from None
 
     def close(self) -> None:
         """Close the shell and end what runs in it; the next command opens another."""
