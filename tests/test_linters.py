@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,11 @@ LIBRARY = sorted(path.relative_to(ROOT).as_posix() for path in ROOT.glob("nxc_te
 @pytest.mark.parametrize("path", LIBRARY)
 def test_library_files_stay_small(path: str) -> None:
     assert len((ROOT / path).read_text().splitlines()) <= 600
+
+
+MUTATIONS = tomllib.loads((ROOT / "tests/mutations.toml").read_text())["mutation"]
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation["promise"])
+def test_a_mutation_is_of_code_that_is_there(mutation: dict[str, str]) -> None:
+    assert (ROOT / mutation["file"]).read_text().count(mutation["old"]) == 1

@@ -104,6 +104,16 @@ class TestPush:
         files.push(machine, tree, f"{scratch}/copy")
         assert listing_in(machine, f"{scratch}/copy") == listing_of(tmp_path / "copy")
 
+    def test_all_of_a_tree_belongs_to_root(
+        self, machine: Machine, scratch: str, tree: Path
+    ) -> None:
+        if os.geteuid() == 0:
+            for path in (tree, *tree.rglob("*")):
+                os.chown(path, 12345, 12345, follow_symlinks=False)
+        files.push(machine, tree, f"{scratch}/copy")
+        owners = machine.succeed(f"find {scratch}/copy -printf '%u\n' | sort -u")
+        assert owners == machine.succeed("id -un")
+
     def test_onto_a_directory_it_nests(self, machine: Machine, scratch: str, tree: Path) -> None:
         files.push(machine, tree, scratch)
         files.push(machine, tree, scratch)
