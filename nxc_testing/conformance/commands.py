@@ -15,6 +15,7 @@ from nxc_testing.errors import (
     CommandSucceeded,
     MachineUsageError,
     RequestedAssertionFailed,
+    ShellLost,
 )
 from nxc_testing.events import CommandFinished, CommandOutput, CommandStarted, Event, Stream
 from nxc_testing.machine import Machine
@@ -167,6 +168,12 @@ class TestShell:
 
     def test_a_killed_shell_is_replaced(self, machine: Machine) -> None:
         machine.execute("kill -9 $PPID")
+        assert machine.succeed("echo next") == "next\n"
+
+    def test_so_is_a_killed_agent(self, machine: Machine) -> None:
+        agent = "$(cut -d ' ' -f 4 /proc/$PPID/stat)"
+        with pytest.raises(ShellLost, match="may have run in part"):
+            machine.execute(f"kill -9 {agent}")
         assert machine.succeed("echo next") == "next\n"
 
     def test_nothing_is_kept_for_the_next(self, machine: Machine) -> None:

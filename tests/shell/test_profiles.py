@@ -81,6 +81,17 @@ def test_what_a_profile_exports_is_there(profiled: Profiled) -> None:
     assert seen.stdout == b"/of/the/profile [] 1 []\n"
 
 
+@MODES
+def test_any_bytes_go_in_whatever_locale_the_profile_sets(
+    profiled: Profiled, mode: ShellMode
+) -> None:
+    shell = profiled("export LC_ALL=C.UTF-8\n")
+    said = "\N{EURO SIGN} \udcff \N{GRINNING FACE}"
+    for _ in range(2):
+        result = run(shell, f"printf %s '{said}'", 10, mode=mode)
+        assert result.stdout == said.encode(errors="surrogateescape")
+
+
 def test_a_login_shell_keeps_all_that_its_profile_made(profiled: Profiled) -> None:
     shell = profiled("own=2; f() { echo called; }; shopt -s nullglob\n")
     commands = ["echo $own; f; echo /none*", "trap true EXIT; echo $own; f; echo /none*"]

@@ -104,6 +104,12 @@ def test_a_long_command(shell: Shell, mode: ShellMode) -> None:
     assert result.stdout.split() == [b"1048576", digest.encode(), b"-"]
 
 
+def test_a_long_command_that_asks_about_its_shell(shell: Shell) -> None:
+    text = secrets.token_hex(1 << 19)
+    result = run(shell, f"x={text}; trap 'echo ${{#x}}' EXIT; exit 3")
+    assert (result.status, result.stdout) == (3, b"1048576\n")
+
+
 def test_a_command_with_a_nul_is_refused() -> None:
     with pytest.raises(MachineUsageError, match="NUL byte"):
         prepare("echo a\0b", ShellMode.STRICT)
