@@ -46,7 +46,7 @@ class Interaction(Spawn):
             self._ours.fileno(), timeout=timeout, encoding="utf-8", codec_errors="replace"
         )
         setup = f"export TERM=${{TERM:-xterm}}; stty rows {rows} columns {columns} -echoctl"
-        program = shlex.quote(f"{setup}; exec bash -lc {shlex.quote(command)}")
+        program = shlex.quote(f"{setup}; exec bash -c {shlex.quote(command)}")
         self._thread = threading.Thread(
             target=self._run,
             args=(machine, f"exec script -qefc {program} /dev/null"),

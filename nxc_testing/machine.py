@@ -161,7 +161,7 @@ class Machine(Waits, Hardware):
     ) -> Interaction:
         """Start a program on a terminal in the machine, to be driven by pexpect.
 
-        :param command: run by a login bash; `su - user1` and the like work.
+        :param command: run by bash, in the environment that every command has.
         :param timeout: of every `expect` that names none.
         :return: a pexpect spawn; use it in a `with` block, which ends the program.
         :raise Unsupported: if the machine has no `script` to make the terminal with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -52,4 +53,5 @@ def plain(lab: RunLab) -> Callable[..., Prompt]:
     site.mkdir()
     # What Python does where a module is None: as if it were not there.
     (site / "sitecustomize.py").write_text(NO_PTPYTHON)
-    return partial(start, lab, TERM="vt100", PYTHONPATH=str(site))
+    path = os.pathsep.join(filter(None, [str(site), os.environ.get("PYTHONPATH")]))
+    return partial(start, lab, TERM="vt100", PYTHONPATH=path)
