@@ -8,11 +8,12 @@ import itertools
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 from nxc_testing.backends.base import Boot, Channel, Node
 from nxc_testing.composition.model import ShellMode
 from nxc_testing.console import Console
-from nxc_testing.errors import DeploymentError, InfraError, MachineDied, ShellLost, tail
+from nxc_testing.errors import DeploymentError, InfraError, MachineDied, NxcError, ShellLost, tail
 from nxc_testing.events import (
     CommandFinished,
     CommandOutput,
@@ -179,10 +180,17 @@ class Connection:
         return boot
 
     def _why_lost(self, boot: Boot, closed: bool) -> InfraError:
-        if boot.ended.wait(0 if closed else DEATH_NOTICE):
+        if boot.ended.is_set() or (not closed and self._has_died(boot)):
             return MachineDied(self.node.name, boot.reason, console=self._console.text)
         how = "closed" if closed else "killed"
         return ShellLost(f"{self.node.name}: the shell in the machine was {how}")
+
+    def _has_died(self, boot: Boot) -> bool:
+        """Whether the machine went with its shell: the news may be late, but it gives no other."""
+        if not boot.ended.wait(DEATH_NOTICE):
+            with suppress(NxcError):
+                self.node.open_channel().close()
+        return boot.ended.is_set()
 
     def _wait_booted(self, shell: Shell, boot: Boot) -> None:
         look = prepare(_BOOTED, ShellMode.NXC, booting=True)

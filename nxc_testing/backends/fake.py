@@ -339,12 +339,22 @@ def _inside(ours: Callable[[str], bool]) -> list[psutil.Process]:
     :param ours: whether a mark is of one of the machines.
     """
     inside = {process.pid: process for process, mark in _marked() if ours(mark[MARK])}
+    parents: dict[int, int] = {}
     children: dict[int, list[psutil.Process]] = {}
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
+            parents[process.pid] = process.ppid()
             children.setdefault(process.ppid(), []).append(process)
-    below = {child.pid for pid in inside for child in children.get(pid, [])}
-    level = [process for pid, process in inside.items() if pid not in below]
+
+    def has_one_above(pid: int) -> bool:
+        # However far: the agent stands between, and has no mark any more when it has its name.
+        while above := parents.get(pid, 0):
+            if above in inside:
+                return True
+            pid = above
+        return False
+
+    level = [process for pid, process in inside.items() if not has_one_above(pid)]
     found: dict[int, psutil.Process] = {}
     while level:
         found |= {process.pid: process for process in level if _runs(process)}

@@ -145,7 +145,7 @@ class Shell:
         self._ids = ids or itertools.count(1)
         self._commands: dict[int, _Command] = {}
         self._lock = threading.Lock()
-        self._ended = self._closing = False
+        self._ended = self._closing = self._ended_by_close = False
         token = secrets.token_hex(8)
         self._decoder = FrameDecoder(token)
         self._greetings = threading.Semaphore(0)
@@ -243,8 +243,10 @@ class Shell:
 
     def _register(self, number: int, command: _Command) -> _Command:
         with self._lock:
-            if self.closed:
-                raise self._lost(self._closing)
+            if self._ended:
+                raise self._lost(self._ended_by_close)
+            if self._closing:
+                raise self._lost(True)
             self._commands[number] = command
         return command
 
@@ -252,7 +254,7 @@ class Shell:
         if command.error is not None:
             raise command.error
         if command.over and command.status is None:
-            raise self._lost(self._closing)
+            raise self._lost(self._ended_by_close)
 
     def _feed(
         self, number: int, command: _Command, stdin: Iterator[bytes], deadline: Deadline
@@ -340,7 +342,8 @@ class Shell:
 
     def _on_close(self) -> None:
         with self._lock:
-            self._ended = True
+            # Whoever finds that it has ended closes it, too.
+            self._ended, self._ended_by_close = True, self._closing
             commands = list(self._commands.values())
         self._greetings.release()
         for command in commands:

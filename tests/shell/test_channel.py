@@ -91,6 +91,25 @@ def test_a_killed_agent_is_told(place: Place, own_shell: Shell, lasting: int) ->
     assert own_shell.closed
 
 
+def test_that_it_was_closed_later_is_not_why_it_ended(place: Place, lasting: int) -> None:
+    told: list[bool] = []
+
+    def lost(closed: bool) -> InfraError:
+        told.append(closed)
+        return ShellLost("one: it ended")
+
+    shell = Shell("one", place.open_channel(), None, lost)
+    command = InThread(lambda: run(shell, f"sleep {lasting}"))
+    assert place.waits_until_running(f"sleep {lasting}")
+    place.kill(agent_of(shell))
+    assert wait_until(lambda: shell.closed)
+    shell.close()
+    command.join()
+    with pytest.raises(ShellLost):
+        run(shell, "true")
+    assert told == [False, False]
+
+
 def test_every_waiting_command_is_told_why_at_once(place: Place) -> None:
     def lost(closed: bool) -> InfraError:
         assert not closed
