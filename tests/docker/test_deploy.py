@@ -24,8 +24,10 @@ from docker_lab import (
     until,
 )
 
-from nxc_testing.backends.docker import DockerBackend, disks, making
+from nxc_testing.backends.docker import DockerBackend, making
 from nxc_testing.backends.docker.node import DockerNode
+from nxc_testing.backends.docker.removal import DISKS
+from nxc_testing.backends.host import disks, storage
 from nxc_testing.composition import Disk, Network, Volume
 from nxc_testing.errors import ConfigError, DeploymentError, ImageError
 from nxc_testing.events import Progress
@@ -165,7 +167,7 @@ def test_what_is_interrupted_leaves_nothing(
             session=session,
         )
     assert not left_of(session.id)
-    assert not disks.directory_of(session.id).exists()
+    assert not storage.directory_of(session.id, DISKS).exists()
 
 
 def test_a_deployment_that_the_engine_refuses_leaves_nothing(lab: Lab) -> None:
@@ -244,7 +246,7 @@ class TestDisks:
 
     @pytest.fixture(autouse=True)
     def _possible(self) -> None:
-        if why := disks.obstacle(local=True):
+        if why := disks.obstacle():
             pytest.skip(why)
 
     @pytest.fixture
@@ -259,7 +261,7 @@ class TestDisks:
     def test_a_disk_is_empty_and_takes_no_room(self, machine: DockerNode, lab: Lab) -> None:
         boot(machine)
         succeed(machine, "cmp -n 1000000 /dev/vdb /dev/zero")
-        files = disks.directory_of(lab.deployments[0].name).glob("one-*")
+        files = storage.directory_of(lab.deployments[0].name, DISKS).glob("one-*")
         assert [file.stat().st_blocks for file in files] == [0, 0]
 
     def test_a_file_system_on_it_survives_a_crash(self, machine: DockerNode) -> None:
@@ -276,7 +278,7 @@ class TestDisks:
         assert deployment.name in subprocess.check_output(["losetup", "-a"], text=True)
         deployment.close()
         until(lambda: deployment.name not in subprocess.check_output(["losetup", "-a"], text=True))
-        assert not disks.directory_of(deployment.name).exists()
+        assert not storage.directory_of(deployment.name, DISKS).exists()
 
     def test_who_is_not_root_is_told(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         session = lab.session()

@@ -8,8 +8,10 @@ import pytest
 from docker_lab import Lab, boot, left_of, succeed
 
 from nxc_testing.backends.base import Reaps
-from nxc_testing.backends.docker import DockerBackend, disks
+from nxc_testing.backends.docker import DockerBackend
 from nxc_testing.backends.docker.deployment import DockerDeployment
+from nxc_testing.backends.docker.removal import DISKS
+from nxc_testing.backends.host import disks, storage
 from nxc_testing.composition import Disk, Volume
 from nxc_testing.errors import BackendUnavailable
 from nxc_testing.runs.journal import Journal
@@ -23,7 +25,7 @@ def session(lab: Lab) -> Session:
 
 @pytest.fixture
 def deployment(lab: Lab, session: Session) -> DockerDeployment:
-    disk = () if disks.obstacle(local=True) else (Disk("vdb", 1 << 20),)
+    disk = () if disks.obstacle() else (Disk("vdb", 1 << 20),)
     made = lab.deploy(
         lab.role("one", disks=disk),
         lab.role("two"),
@@ -66,7 +68,7 @@ def test_everything_of_a_run_is_reaped(deployment: DockerDeployment, session: Se
     removed = DockerBackend().reap(session.id, Journal(session.directory).records())
     assert f"container {deployment.name}-one" in removed
     assert left_of(deployment.name) == []
-    assert not disks.directory_of(deployment.name).exists()
+    assert not storage.directory_of(deployment.name, DISKS).exists()
     assert DockerBackend().reap(session.id, []) == []
 
 

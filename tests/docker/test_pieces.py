@@ -13,11 +13,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nxc_testing.backends.docker.containers import archive
-from nxc_testing.backends.docker.init import entrypoint, hosts_file
-from nxc_testing.backends.docker.networks import POOL, candidates, dead_end, gateway
+from nxc_testing.backends.docker.init import entrypoint
+from nxc_testing.backends.docker.networks import dead_end
 from nxc_testing.backends.docker.streams import STDERR, STDOUT, MuxDecoder
 from nxc_testing.backends.docker.watch import Death
+from nxc_testing.backends.host.provision import archive, hosts_file
+from nxc_testing.backends.host.subnets import POOL, candidates, gateway
 from nxc_testing.composition.identity import MachineFile
 from nxc_testing.errors import ConfigError
 

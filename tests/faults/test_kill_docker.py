@@ -12,13 +12,15 @@ from pathlib import Path
 import pytest
 from run_lab import LONG, RunLab, output_of, run_lab, until
 
-from nxc_testing.backends.docker import DockerBackend, disks
+from nxc_testing.backends.docker import DockerBackend
+from nxc_testing.backends.docker.removal import DISKS
+from nxc_testing.backends.host import storage
 
 ROOT = os.geteuid() == 0
-DISKS = 'disks = { vdb = "4M" }' if ROOT else ""
+WITH_DISK = 'disks = { vdb = "4M" }' if ROOT else ""
 MORE = f"""
 ports = [80]
-{DISKS}
+{WITH_DISK}
 [roles.two]
 count = 2
 [networks.lan]
@@ -176,4 +178,4 @@ def test_kill_at_random_moments_leaves_nothing(lab: RunLab) -> None:
 
 
 def test_disks_are_where_these_tests_look() -> None:
-    assert disks.directory_of("nxc-1") == Path("/var/tmp/nxc-1-disks")
+    assert storage.directory_of("nxc-1", DISKS) == Path("/var/tmp/nxc-1-disks")

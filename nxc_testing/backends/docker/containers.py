@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import io
-import tarfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
 from typing import Any
 
 import docker
@@ -18,7 +14,6 @@ from nxc_testing.backends.docker.init import STOP_SIGNAL, entrypoint
 from nxc_testing.backends.docker.networks import BridgeNetwork
 from nxc_testing.backends.docker.privileges import privileges
 from nxc_testing.composition import Composition, Instance, Role
-from nxc_testing.composition.identity import MachineFile
 
 LOOPBACK = "127.0.0.1"
 NANO = 10**9
@@ -128,36 +123,3 @@ def _devices(role: Role, disks: Mapping[str, str]) -> list[str]:
         *(f"{device}:{device}:rwm" for device in role.devices),
         *(f"{device}:/dev/{name}:rwm" for name, device in disks.items()),
     ]
-
-
-def archive(files: Mapping[str, MachineFile]) -> bytes:
-    """Files as a tar archive for a container's root directory, root's, with their directories.
-
-    A directory that holds nothing but private files is private. The first directory of a path
-    is taken to be there.
-
-    :param files: by absolute path.
-    """
-    directories: dict[PurePosixPath, bool] = {}
-    for name, file in files.items():
-        # The innermost and outermost ancestors, `/` and `/etc`, are the image's.
-        for directory in PurePosixPath(name).parents[:-2]:
-            private = not file.mode & 0o077
-            directories[directory] = directories.get(directory, True) and private
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for directory in sorted(directories):
-            entry = _entry(str(directory), 0o700 if directories[directory] else 0o755)
-            entry.type = tarfile.DIRTYPE
-            tar.addfile(entry)
-        for name, file in files.items():
-            entry = _entry(name, file.mode)
-            entry.size = len(file.content)
-            tar.addfile(entry, io.BytesIO(file.content))
-    return buffer.getvalue()
-
-
-def _entry(path: str, mode: int) -> tarfile.TarInfo:
-    entry = tarfile.TarInfo(path.lstrip("/"))
-    entry.mode, entry.mtime = mode, int(time.time())
-    return entry

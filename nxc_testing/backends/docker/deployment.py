@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 
 from nxc_testing.backends.base import Access
-from nxc_testing.backends.docker import disks
 from nxc_testing.backends.docker.engine import Engine
 from nxc_testing.backends.docker.node import DockerNode
-from nxc_testing.backends.docker.removal import LABEL_DEPLOYMENT, find, remove
+from nxc_testing.backends.docker.removal import DISKS, LABEL_DEPLOYMENT, find, remove
 from nxc_testing.backends.docker.watch import Death, Watch
+from nxc_testing.backends.host import disks, storage
 from nxc_testing.composition import Plan
 from nxc_testing.errors import DeploymentError
 from nxc_testing.runs.journal import Record
@@ -27,8 +27,7 @@ class DockerDeployment:
 
     def __init__(self, engine: Engine, session: Session, plan: Plan):
         self.engine, self._session, self._plan = engine, session, plan
-        number = session.number("docker deployment")
-        self.name = session.id if number == 1 else f"{session.id}-{number}"
+        self.name = storage.deployment_name(session.id, session.number("docker deployment"))
         self.labels = {
             **session.labels,
             LABEL_COMPOSITION: plan.composition.name,
@@ -96,7 +95,7 @@ class DockerDeployment:
             " ".join((commands.get(kind, "docker volume rm"), *names))
             for kind, names in kinds.items()
         ]
-        directory = disks.directory_of(self.name)
+        directory = storage.directory_of(self.name, DISKS)
         if directory.exists():
             steps += [f"losetup -d {device}" for device in disks.devices(directory)]
             steps.append(f"rm -r {directory}")
@@ -133,7 +132,7 @@ class DockerDeployment:
             self._watch = None
 
     def _remove_disks(self) -> None:
-        directory = disks.directory_of(self.name)
+        directory = storage.directory_of(self.name, DISKS)
         if directory.exists():
             disks.release(directory)
 

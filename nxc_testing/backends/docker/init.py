@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
+
+from nxc_testing.backends.host.provision import RESOLV_CONF
 
 STOP_SIGNAL = "SIGRTMIN+3"
 """systemd(1): start halt.target."""
@@ -20,10 +22,7 @@ HOSTS_FILE = "/etc/nxc/hosts"
 # has, in any order.
 HOSTS = f"cat {HOSTS_FILE} >/etc/hosts"
 
-# A container's name server would ask the host's for every name that /etc/hosts has not got, and
-# a machine has no way out: each such look-up took more than 20 s. An address where nobody
-# listens refuses at once, as in a NixOS test; a machine may run a server of its own there.
-NO_NAME_SERVER = "echo 'nameserver 127.0.0.1' >/etc/resolv.conf"
+NO_NAME_SERVER = f"echo '{RESOLV_CONF}' >/etc/resolv.conf"
 
 # systemd cuts its messages to the terminal's width, and colours them.
 PLAIN_CONSOLE = "stty cols 200 rows 50; export container=docker TERM=dumb"
@@ -48,13 +47,3 @@ def entrypoint(image: Mapping[str, Any], cgroup: int) -> list[str]:
     script = "\n".join((*steps, 'exec "$@"'))
     init = [*(image.get("Entrypoint") or ()), *(image.get("Cmd") or ())] or SYSTEMD
     return ["/bin/sh", "-c", script, "init", *init]
-
-
-def hosts_file(entries: Iterable[tuple[str, tuple[str, ...]]]) -> bytes:
-    """An /etc/hosts.
-
-    :param entries: an address, and the names it has.
-    """
-    lines = ["127.0.0.1 localhost", "::1 localhost ip6-localhost ip6-loopback"]
-    lines += [" ".join((address, *names)) for address, names in entries]
-    return "".join(f"{line}\n" for line in lines).encode()

@@ -8,16 +8,18 @@ from typing import Any
 
 from docker.errors import ImageNotFound
 
-from nxc_testing.backends.docker import containers, disks, networks
+from nxc_testing.backends.docker import containers, networks
 from nxc_testing.backends.docker.containers import Blueprint
 from nxc_testing.backends.docker.deployment import DockerDeployment
 from nxc_testing.backends.docker.engine import Engine
-from nxc_testing.backends.docker.init import HOSTS_FILE, hosts_file
+from nxc_testing.backends.docker.init import HOSTS_FILE
 from nxc_testing.backends.docker.links import LinkSwitch, make_helper
 from nxc_testing.backends.docker.networks import BridgeNetwork
 from nxc_testing.backends.docker.node import DockerNode
 from nxc_testing.backends.docker.privileges import privileges
-from nxc_testing.backends.docker.removal import LABEL_HOST
+from nxc_testing.backends.docker.removal import DISKS, LABEL_HOST
+from nxc_testing.backends.host import disks, storage, subnets
+from nxc_testing.backends.host.provision import archive, hosts_file
 from nxc_testing.composition import Instance, MachinePlan, Network, Plan
 from nxc_testing.composition.identity import (
     PUBLIC,
@@ -89,8 +91,15 @@ class Maker:
         roles = {one.instance.role.name: one.instance.role for one in self._plan.machines}
         for role in roles.values():
             privileges(self._composition, role, self._engine.info)
-            if role.disks and (why := disks.obstacle(self._engine.info.local)):
+            if role.disks and (why := self._disk_obstacle()):
                 raise DeploymentError(f"roles.{role.name}.disks: {why}")
+
+    def _disk_obstacle(self) -> str | None:
+        if not self._engine.info.local:
+            return (
+                "the Docker engine is reached by TCP, and its host's loop devices cannot be set up"
+            )
+        return disks.obstacle()
 
     def _image(self, machine: MachinePlan) -> Mapping[str, Any]:
         """A machine's image as the engine describes it."""
@@ -107,11 +116,7 @@ class Maker:
                 ) from error
 
     def _make_networks(self) -> None:
-        fixed = [network.subnet for network in self._composition.networks if network.subnet]
-        # Always in one order, so that two runs never wait for each other.
-        for subnet in sorted(fixed):
-            name = f"subnet-{subnet}".replace("/", "-")
-            self.deployment.locks.enter_context(self._session.lock(name))
+        subnets.lock_fixed(self._composition, self._session, self.deployment.locks)
         for number, network in enumerate(self._composition.networks):
             self._networks[network.name] = self._make_network(number, network)
 
@@ -136,7 +141,7 @@ class Maker:
                 used_in=used_in,
                 labels=labels,
             )
-        networks.check_free(self._engine, network.name, network.subnet)
+        subnets.check_free(network.name, network.subnet, networks.occupants(self._engine))
         made = networks.create(
             self._engine,
             network.name,
@@ -146,7 +151,7 @@ class Maker:
             labels=labels,
         )
         if made is None:
-            networks.check_free(self._engine, network.name, network.subnet)
+            subnets.check_free(network.name, network.subnet, networks.occupants(self._engine))
             raise DeploymentError(f"network {network.name}: {network.subnet} was taken just now")
         return made
 
@@ -159,9 +164,9 @@ class Maker:
 
     def _make_disks(self, instance: Instance) -> dict[str, str]:
         """The host's devices of a machine's disks, by the machine's names."""
-        directory = disks.directory_of(self.deployment.name)
+        directory = storage.directory_of(self.deployment.name, DISKS)
         if instance.role.disks:
-            disks.prepare(directory, str(self._session.owner))
+            storage.prepare(directory, str(self._session.owner))
         return {
             disk.name: disks.attach(directory / f"{instance.name}-{disk.name}", disk)
             for disk in instance.role.disks
@@ -189,7 +194,7 @@ class Maker:
         files[HOSTS_FILE] = MachineFile(hosts, PUBLIC)
         with self._engine.api(f"container of {name}") as api:
             container = containers.create(api, blueprint, self._composition, self._engine.info)
-            api.put_archive(container, "/", containers.archive(files))
+            api.put_archive(container, "/", archive(files))
         self.deployment.add(
             DockerNode(
                 self._engine, container, blueprint.name, name=name, addresses=own, links=links

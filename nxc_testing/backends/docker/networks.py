@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
-import random
-import socket
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
-from pathlib import Path
 
 import docker
-import psutil
 from docker.errors import APIError
 from docker.types import IPAMConfig, IPAMPool
 
 from nxc_testing.backends.docker.engine import Engine, explanation
-from nxc_testing.errors import ConfigError, DeploymentError
+from nxc_testing.backends.host.subnets import POOL, Occupant, candidates, gateway, host_ranges
+from nxc_testing.errors import DeploymentError
 from nxc_testing.session import LABEL_RUN
 
-POOL = IPv4Network("10.128.0.0/9")
-"""Where free subnets are looked for. Docker's own pools are elsewhere (172.16/12, 192.168/16)."""
-
-PREFIX = 24
-LARGEST_PREFIX = 16
 ATTEMPTS = 50
 
 OPTIONS = {"com.docker.network.bridge.enable_ip_masquerade": "false"}
@@ -49,24 +40,6 @@ class BridgeNetwork:
     def bridge(self) -> str:
         """The host's network device."""
         return f"br-{self.id[:12]}"
-
-
-@dataclass(frozen=True, slots=True)
-class Occupant:
-    """Who uses a range of addresses already.
-
-    :ivar who: in words.
-    :ivar removal: the command that frees the range, where there is a simple one.
-    """
-
-    range: IPv4Network
-    who: str
-    removal: str = ""
-
-
-def gateway(subnet: IPv4Network) -> IPv4Address:
-    """The host's address in a network: the last usable one."""
-    return subnet[-2]
 
 
 def dead_end(subnet: IPv4Network, used: Sequence[IPv4Address]) -> IPv4Address | None:
@@ -152,46 +125,13 @@ def create_free(
     raise DeploymentError(f"network {name}: no subnet of {POOL} is free on this host")
 
 
-def candidates(machines: int) -> Iterator[IPv4Network]:
-    """Subnets for so many machines, from a random place on, so that runs seldom meet."""
-    prefix = next(
-        (p for p in range(PREFIX, LARGEST_PREFIX - 1, -1) if 2 ** (32 - p) - 4 >= machines), None
-    )
-    if prefix is None:
-        raise ConfigError(
-            f"{machines} machines do not fit into one network",
-            key="roles",
-            hint=f"a network takes {2 ** (32 - LARGEST_PREFIX) - 4}",
-        )
-    size = 2 ** (32 - prefix)
-    count = POOL.num_addresses // size
-    first = random.randrange(count)
-    for i in range(count):
-        yield IPv4Network((int(POOL.network_address) + (first + i) % count * size, prefix))
-
-
-def check_free(engine: Engine, name: str, subnet: IPv4Network) -> None:
-    """See that a subnet that a composition insists on can be had.
-
-    :param name: the network's, for the message.
-    :raise DeploymentError: if somebody uses it; says who.
-    """
-    for one in occupants(engine):
-        if one.range.overlaps(subnet):
-            hint = f"\n  if nothing needs it any more: {one.removal}" if one.removal else ""
-            raise DeploymentError(
-                f"network {name}: its fixed subnet {subnet} is in use on this host: "
-                f"{one.who} has {one.range}{hint}"
-            )
-
-
 def occupants(engine: Engine) -> list[Occupant]:
     """All address ranges in use: the engine's networks, and the host's addresses and routes."""
     with engine.api("listing networks") as api:
         found = _engine_networks(api)
     if engine.info.local:
         known = {one.range for one in found}
-        found += [one for one in _host_ranges() if one.range not in known]
+        found += [one for one in host_ranges() if one.range not in known]
     return found
 
 
@@ -205,17 +145,3 @@ def _engine_networks(api: docker.APIClient) -> list[Occupant]:
                 subnet = IPv4Network(config["Subnet"], strict=False)
                 found.append(Occupant(subnet, who, f"docker network rm {network['Name']}"))
     return found
-
-
-def _host_ranges() -> Iterator[Occupant]:
-    for device, addresses in psutil.net_if_addrs().items():
-        for one in addresses:
-            if one.family == socket.AF_INET and one.netmask:
-                subnet = IPv4Network(f"{one.address}/{one.netmask}", strict=False)
-                yield Occupant(subnet, f"the host's network device {device}")
-    for line in Path("/proc/net/route").read_text().splitlines()[1:]:
-        device, destination, _, _, _, _, _, mask = line.split()[:8]
-        if int(mask, 16):
-            address = int(destination, 16).to_bytes(4, sys.byteorder)
-            subnet = IPv4Network((address, int(mask, 16).bit_count()))
-            yield Occupant(subnet, f"a route of the host through {device}")

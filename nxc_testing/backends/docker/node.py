@@ -12,9 +12,9 @@ from docker.errors import APIError
 
 from nxc_testing.backends.base import Boot, Channel
 from nxc_testing.backends.docker.engine import CONFLICT, NOT_FOUND, Engine, explanation, status
-from nxc_testing.backends.docker.forward import PortRelay
 from nxc_testing.backends.docker.init import REBOOT_SIGNAL, STOP_SIGNAL
 from nxc_testing.backends.docker.streams import Console, open_shell
+from nxc_testing.backends.host.forward import PortRelay
 from nxc_testing.errors import (
     ConnectionLost,
     DeploymentError,

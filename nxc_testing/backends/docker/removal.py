@@ -9,19 +9,23 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import docker
 from docker.errors import APIError
 
 from nxc_testing.backends.base import Trace
-from nxc_testing.backends.docker import disks
 from nxc_testing.backends.docker.engine import NOT_FOUND, Engine, engine_host, status
+from nxc_testing.backends.host import disks, storage
 from nxc_testing.errors import DeploymentError
 from nxc_testing.runs.journal import Record
 from nxc_testing.session import LABEL_COMPOSITION, LABEL_KEPT, LABEL_OWNER, LABEL_RUN
 
 LABEL_DEPLOYMENT = "nxc_testing.deployment"
 LABEL_HOST = "nxc_testing.host"
+
+DISKS = "disks"
+"""The kind of directory that files of disks are in."""
 
 SIDE_BY_SIDE = 8
 PATIENCE = 60.0
@@ -140,8 +144,8 @@ def traces(engine: Engine) -> list[Trace]:
     return [
         *(_trace(run, things) for (run, _), things in deployments.items()),
         *(
-            Trace(run, "docker", disks.owner_of(path), things=[f"directory {path}"])
-            for path, run in disks.directories().items()
+            Trace(run, "docker", storage.owner_of(path), things=[f"directory {path}"])
+            for path, run in _disk_directories().items()
         ),
     ]
 
@@ -171,7 +175,12 @@ def reap(run: str, records: Sequence[Record]) -> list[str]:
     for host in noted or {engine_host()}:
         with closing(Engine(host)) as engine:
             removed += remove(engine, f"{LABEL_RUN}={run}")
-    for directory, whose in disks.directories().items():
+    for directory, whose in _disk_directories().items():
         if whose == run:
             removed += disks.release(directory)
     return removed
+
+
+def _disk_directories() -> dict[Path, str]:
+    """Where disks of any run are, or were; and the run's id."""
+    return storage.directories(DISKS) | disks.lost(DISKS)

@@ -3,53 +3,25 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from pathlib import Path
 
+from nxc_testing.backends.host import storage
 from nxc_testing.composition import Disk
 from nxc_testing.errors import DeploymentError
-from nxc_testing.runs.places import private_directory, remove_tree
+from nxc_testing.runs.places import remove_tree
 
-DIRECTORY = Path("/var/tmp")
-"""On a disk, where /tmp and the run directory are often in memory."""
-
-SUFFIX = "-disks"
-NAME = re.compile(rf"{re.escape(str(DIRECTORY))}/(nxc-[0-9a-f]+)(?:-[0-9]+)?{SUFFIX}")
-OWNER = "owner"
 TIMEOUT = 30.0
 
 
-def directory_of(deployment: str) -> Path:
-    """Where a deployment's disks are.
-
-    :param deployment: its name: the run's id, with a number from the run's second one on.
-    """
-    return DIRECTORY / f"{deployment}{SUFFIX}"
-
-
-def obstacle(local: bool) -> str | None:
-    """Why this process can make no disks; None if it can.
-
-    :param local: whether the engine runs on this host.
-    """
-    if not local:
-        return "the Docker engine is reached by TCP, and its host's loop devices cannot be set up"
+def obstacle() -> str | None:
+    """Why this process can make no disks; None if it can."""
     if os.geteuid():
         return "loop devices need root: run as root, or take the disks out"
     if not shutil.which("losetup"):
         return "losetup is missing: install util-linux"
     return None
-
-
-def prepare(directory: Path, owner: str) -> None:
-    """Make a directory for disks.
-
-    :param owner: whose they are, for whoever finds them.
-    :raise UnsafePath: if another user has a hand in it.
-    """
-    (private_directory(directory) / OWNER).write_text(owner)
 
 
 def attach(path: Path, disk: Disk) -> str:
@@ -67,35 +39,23 @@ def attach(path: Path, disk: Disk) -> str:
     return losetup("--find", "--show", str(path)).strip()
 
 
-def directories() -> dict[Path, str]:
-    """Where disks of any run are, or were; and the run's id."""
-    if obstacle(local=True):
+def lost(kind: str) -> dict[Path, str]:
+    """Directories of a kind that are gone, while devices have files in them; their runs' ids."""
+    if obstacle():
         # Then nobody could have made any.
         return {}
-    seen = {*DIRECTORY.glob(f"*{SUFFIX}"), *(file.parent for _, file in _listed())}
-    named = {path: match[1] for path in sorted(seen) if (match := NAME.fullmatch(str(path)))}
-    return {path: run for path, run in named.items() if not _is_anothers(path)}
-
-
-def _is_anothers(path: Path) -> bool:
-    """Whether a directory is there and another user's."""
-    try:
-        return path.lstat().st_uid != os.geteuid()
-    except FileNotFoundError:
-        return False
-
-
-def owner_of(directory: Path) -> str:
-    """Whose the disks in a directory are; empty if nobody knows."""
-    try:
-        return (directory / OWNER).read_text()
-    except OSError:
-        return ""
+    found = {}
+    for _, file in _listed():
+        for path in file.parents:
+            name = storage.deployment_in(path, kind)
+            if name and not path.exists():
+                found[path] = storage.run_of(name) or ""
+    return found
 
 
 def devices(directory: Path) -> list[str]:
     """The loop devices whose files are in a directory, or were."""
-    return [device for device, file in _listed() if file.parent == directory]
+    return [device for device, file in _listed() if directory in file.parents]
 
 
 def release(directory: Path) -> list[str]:

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from nxc_testing.shell.loop import io_loop
 
-logger = logging.getLogger("nxc_testing.docker")
+logger = logging.getLogger("nxc_testing.host")
 
 T = TypeVar("T")
 
