@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 
 from nxc_testing.backends.base import Access
@@ -12,6 +12,7 @@ from nxc_testing.backends.docker.node import DockerNode
 from nxc_testing.backends.docker.removal import DISKS, LABEL_DEPLOYMENT, find, remove
 from nxc_testing.backends.docker.watch import Death, Watch
 from nxc_testing.backends.host import disks, storage
+from nxc_testing.backends.host.steps import try_all
 from nxc_testing.composition import Plan
 from nxc_testing.errors import DeploymentError
 from nxc_testing.runs.journal import Record
@@ -109,7 +110,7 @@ class DockerDeployment:
         with self._closing:
             if self._closed:
                 return
-            failures = _try_all(
+            failures = try_all(
                 self._stop_watching,
                 *(node.release for node in self.nodes),
                 lambda: remove(self.engine, self.label),
@@ -135,14 +136,3 @@ class DockerDeployment:
         directory = storage.directory_of(self.name, DISKS)
         if directory.exists():
             disks.release(directory)
-
-
-def _try_all(*steps: Callable[[], object]) -> list[Exception]:
-    """Take all steps, in order, and give what failed."""
-    failures: list[Exception] = []
-    for step in steps:
-        try:
-            step()
-        except Exception as error:
-            failures.append(error)
-    return failures

@@ -17,6 +17,8 @@ NEEDED = ("SYS_ADMIN", "SYS_BOOT")
 end itself by reboot(2) and be seen to have asked for a restart or for none. In a PID namespace
 that call ends the namespace's processes and nothing else (reboot(2))."""
 
+STATUS = "/proc/$(pidof dockerd)/status"
+
 
 def privileges(composition: Composition, role: Role, info: EngineInfo) -> dict[str, Any]:
     """A role's capabilities and confinement, as arguments for a container's host configuration.
@@ -29,7 +31,7 @@ def privileges(composition: Composition, role: Role, info: EngineInfo) -> dict[s
     :raise ConfigError: if the role asks for what no machine may have, or the engine has not.
     """
     missing = lacking() if role.capabilities or role.privileged else frozenset()
-    wanted = asked_for(composition, role, missing, giver="the Docker engine", process="dockerd")
+    wanted = asked_for(composition, role, missing, giver="the Docker engine", status=STATUS)
     options: dict[str, Any] = {
         "cap_add": sorted({*NEEDED, *wanted}),
         "security_opt": _confinement(role, info),

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Coroutine
 from typing import TypeVar
 
+from nxc_testing.errors import DeploymentError
 from nxc_testing.shell.loop import io_loop
 
 logger = logging.getLogger("nxc_testing.host")
@@ -65,6 +66,37 @@ class PortRelay:
         for task in tuple(self._calls):
             task.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
+
+
+class Relays:
+    """The relays of one machine.
+
+    :param machine: its name, for messages.
+    """
+
+    def __init__(self, machine: str):
+        self._machine = machine
+        self._relays: list[PortRelay] = []
+
+    def add(self, host_port: int, address: tuple[str, int]) -> PortRelay:
+        """Let a port of the host lead to an address.
+
+        :param host_port: 0 takes a free one.
+        :raise DeploymentError: if it is taken.
+        """
+        try:
+            relay = PortRelay(host_port, address)
+        except OSError as error:
+            raise DeploymentError(
+                f"{self._machine}: forwarding port {host_port}: {error}"
+            ) from error
+        self._relays.append(relay)
+        return relay
+
+    def close(self) -> None:
+        """End all of them."""
+        while self._relays:
+            self._relays.pop().close()
 
 
 async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

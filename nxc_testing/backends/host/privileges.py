@@ -21,13 +21,13 @@ CAPABILITIES = tuple(
 
 
 def asked_for(
-    composition: Composition, role: Role, missing: frozenset[str], *, giver: str, process: str
+    composition: Composition, role: Role, missing: frozenset[str], *, giver: str, status: str
 ) -> list[str]:
     """The capabilities that a role asks for beyond the least.
 
     :param missing: those that cannot be given.
     :param giver: who gives them, for the message.
-    :param process: the name of the process whose own capabilities are the limit.
+    :param status: the `/proc/PID/status` of the process whose own capabilities are the limit.
     :raise ConfigError: if it asks for what no machine may have, or what cannot be given.
     """
     wanted = [name.upper().removeprefix("CAP_") for name in role.capabilities]
@@ -40,7 +40,7 @@ def asked_for(
             hint = "take it out; a wrong clock can be had with libfaketime or in a virtual machine"
         elif name in missing:
             problem = f"{giver} on this host cannot give {name}: it has not got it itself"
-            hint = f"take it out, or run where `grep CapBnd /proc/$(pidof {process})/status` has it"
+            hint = f"take it out, or run where `grep CapBnd {status}` has it"
         else:
             continue
         key = f"roles.{role.name}.capabilities"
