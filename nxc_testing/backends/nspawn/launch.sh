@@ -1,0 +1,24 @@
+#!/bin/sh
+# Becomes a machine: runs in mount and network namespaces that are new, with the arguments of
+# systemd-nspawn, in the machine's directory. All that it makes here goes with the machine.
+set -eu
+
+switch=$1
+shift
+
+while read -r group; do
+    echo $$ >"$group/cgroup.procs"
+done <groups
+
+# Locks and the like, that would stay when systemd-nspawn is killed.
+mkdir -p /run/systemd/nspawn
+mount -t tmpfs -o mode=755 nspawn /run/systemd/nspawn
+
+if [ -e lower ]; then
+    mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root
+fi
+
+ip -batch links
+ip -n "$switch" -batch ports
+
+exec systemd-nspawn "$@"
