@@ -7,7 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_lab import RunLab, run_lab
+
+pytest.register_assert_rewrite("kills")
+
+from run_lab import RunLab, run_lab  # noqa: E402
 
 
 @pytest.fixture

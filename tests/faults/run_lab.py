@@ -87,12 +87,14 @@ class RunLab:
     """A project with compositions, and a runtime directory that only its runs use.
 
     :ivar runtime: named in the environment of everything that its runs start.
+    :ivar ids: those of its runs that were seen.
     """
 
     root: Path
     runtime: Path
     backend: str = "fake"
     runs: list[Run] = field(default_factory=list)
+    ids: set[str] = field(default_factory=set)
 
     def composition(self, test: str, *, name: str = "a", more: str = "") -> None:
         """Write a composition with machine `one`, and a module of tests beside it.
@@ -180,11 +182,26 @@ class RunLab:
         for process in self.processes():
             with suppress(psutil.Error):
                 processes.append(f"process {process.pid}: {' '.join(process.cmdline())}")
-        return [*processes, *map(str, self.directories()), *self._in_engine(), *self._on_disk()]
+        self.ids |= {path.name for path in self.directories()}
+        self.ids |= {one for run in self.runs for one in run.ids}
+        of_backend = {"docker": self._in_engine, "nspawn": self._in_kernel}.get(self.backend, list)
+        return [*processes, *map(str, self.directories()), *of_backend(), *self._on_disk()]
+
+    def _in_kernel(self) -> list[str]:
+        """Control groups and network devices, which nspawn's machines have."""
+        left = []
+        for id_ in self.ids:
+            for kind, where, name in (
+                ("control group", "/sys/fs/cgroup", f"**/{id_}*"),
+                ("network namespace", "/run/netns", f"{id_}*"),
+                ("network device", "/sys/class/net", f"nx{id_[4:]}*"),
+            ):
+                left += [f"{kind} {path}" for path in Path(where).glob(name)]
+        # What is mounted for machines is in namespaces of theirs.
+        mounts = Path("/proc/self/mountinfo").read_text()
+        return [*left, *(f"mount of {id_}" for id_ in self.ids if id_ in mounts)]
 
     def _in_engine(self) -> list[str]:
-        if self.backend != "docker":
-            return []
         # The label says whose a thing is before the run has told its id.
         mine = tuple(f"{run.process.pid}:" for run in self.runs)
         owner = '{{.Label "nxc_testing.owner"}}'
@@ -197,11 +214,11 @@ class RunLab:
         return left
 
     def _on_disk(self) -> list[str]:
-        ids = {one for run in self.runs for one in run.ids}
-        directories = list(Path("/var/tmp").glob("nxc-*-disks"))
+        directories = list(Path("/var/tmp").glob("nxc-*-*"))
         devices = json.loads(output_of("losetup", "--list", "--json") or '{"loopdevices": []}')
         files = [device["back-file"] for device in devices["loopdevices"]]
-        return [thing for thing in map(str, [*directories, *files]) if any(i in thing for i in ids)]
+        things = map(str, [*directories, *files])
+        return [thing for thing in things if any(id_ in thing for id_ in self.ids)]
 
     def all_is_gone(self) -> None:
         """Fail unless nothing is left of the lab's runs soon."""
