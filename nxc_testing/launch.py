@@ -16,14 +16,14 @@ from nxc_testing.session import Session
 class Settings:
     """What a user chose beside the composition.
 
-    :ivar backend: its name.
+    :ivar backend: its name, or `auto`.
     :ivar mirror: where packages come from; None for the host's own apt configuration.
     :ivar keep: leave the machines at the end.
     :ivar mode: another shell mode than the composition's.
     :ivar out_dir: where `copy_from_machine` puts things; the working directory by default.
     """
 
-    backend: str = "docker"
+    backend: str = backends.AUTO
     mirror: str | None = None
     keep: bool = False
     mode: ShellMode | None = None
@@ -38,7 +38,7 @@ def open_driver(composition: Composition, settings: Settings, session: Session) 
     :raise InfraError: if the backend, an image or the machines cannot be had.
     """
     session.look_for_dead_runs()
-    backend = backends.load(settings.backend)
+    backend = backends.load(backends.choose(settings.backend).name)
     if settings.keep:
         session.keep()
     plan = make_plan(composition, build_images(composition, settings, session))
@@ -48,7 +48,7 @@ def open_driver(composition: Composition, settings: Settings, session: Session) 
             composition,
             deployment,
             session,
-            settings.backend,
+            backend.name,
             mode=settings.mode,
             keep=settings.keep,
             out_dir=settings.out_dir,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import cast
 
@@ -9,6 +10,52 @@ from nxc_testing.backends.base import Backend
 from nxc_testing.errors import BackendUnavailable, ConfigError
 
 GROUP = "nxc_testing.backends"
+
+AUTO = "auto"
+"""Stands for the first candidate that this host can use."""
+
+CANDIDATES = {
+    "docker": "a Docker engine answers",
+    "nspawn": "this is root, and systemd-nspawn is there",
+}
+"""The backends that `auto` tries, in this order, and what it means that one can be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """A backend that was chosen.
+
+    :ivar reason: why, in words; empty where the user named it.
+    """
+
+    name: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({AUTO}: {self.reason})" if self.reason else self.name
+
+
+def choose(name: str) -> Choice:
+    """A backend for machines.
+
+    :param name: an entry-point name, which is taken whether or not this host can use it; or
+        `auto`.
+    :raise ConfigError: if there is none of that name, or none that this host can use.
+    """
+    if name != AUTO:
+        create(name)
+        return Choice(name)
+    obstacles: list[str] = []
+    for candidate, reason in CANDIDATES.items():
+        why = create(candidate).unavailable()
+        if why is None:
+            return Choice(candidate, "; ".join((reason, *obstacles)))
+        obstacles.append(f"no {candidate}, as {why}")
+    raise ConfigError(
+        "this host can use no backend",
+        key=f"backend {AUTO}",
+        hint="do one of these:\n  " + "\n  ".join(obstacles),
+    )
 
 
 def names() -> list[str]:

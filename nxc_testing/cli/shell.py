@@ -11,6 +11,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from nxc_testing import backends
+
 if TYPE_CHECKING:
     from nxc_testing.cli import Commands
 
@@ -31,8 +33,9 @@ def register(commands: Commands) -> None:
     shell.add_argument(
         "--backend",
         metavar="NAME",
-        default=given("NXC_BACKEND") or "docker",
-        help="what the machines are [NXC_BACKEND; default: docker]",
+        default=given("NXC_BACKEND") or backends.AUTO,
+        help="what the machines are [NXC_BACKEND; default: auto, the first that this host can use:"
+        f" {', '.join(backends.CANDIDATES)}]",
     )
     shell.add_argument(
         OPTION,
@@ -70,9 +73,12 @@ def run(options: argparse.Namespace) -> int:
 
     roles = options.role or shlex.split(os.environ.get("NXC_ROLE", ""))
     composition = with_counts(load(options.composition), roles, options.roles, option=OPTION)
+    choice = backends.choose(options.backend)
+    if choice.reason:
+        print(f"backend: {choice}", file=sys.stderr)
     with closing(Session()) as session:
         session.events.subscribe(repl.show(sys.stderr.write))
-        settings = Settings(backend=options.backend, mirror=options.mirror)
+        settings = Settings(backend=choice.name, mirror=options.mirror)
         with open_driver(composition, settings, session) as driver:
             if not options.no_start:
                 driver.start_all()

@@ -132,8 +132,11 @@ class Distribution:
         """Tell what machines the run will use.
 
         :return: whether it will use any.
+        :raise pytest.UsageError: if there is no backend that they can run on.
         """
         compositions = [unit for unit in units if Path(unit, FILE_NAME).is_file()]
+        if compositions:
+            self._lifetime.backend  # noqa: B018 (in a worker it would be an internal error)
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if compositions and reporter and self._config.get_verbosity() >= 0:
             names = [Path(unit).name for unit in compositions]

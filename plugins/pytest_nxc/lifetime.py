@@ -7,12 +7,13 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from nxc_testing.errors import DeploymentError, NxcError
+from nxc_testing.errors import ConfigError, DeploymentError, NxcError
 from pytest_nxc.artifacts import Artifacts
 from pytest_nxc.options import Options
 from pytest_nxc.subtests import SubtestReporter
@@ -20,6 +21,7 @@ from pytest_nxc.subtests import SubtestReporter
 if TYPE_CHECKING:
     from types import FrameType
 
+    from nxc_testing.backends import Choice
     from nxc_testing.composition import Composition
     from nxc_testing.driver import Driver
     from nxc_testing.session import Session
@@ -112,8 +114,25 @@ class Lifetime:
             self.config.hook.pytest_nxc_session_start(session=self._session, config=self.config)
         return self._session
 
+    @cached_property
+    def backend(self) -> Choice:
+        """What the machines of this run are.
+
+        :raise pytest.UsageError: if there is no such backend, or none that this host can use.
+        """
+        from nxc_testing import backends  # noqa: PLC0415 (only for runs with machines)
+
+        try:
+            return backends.choose(self.options.backend)
+        except ConfigError as error:
+            raise pytest.UsageError(
+                f"--nxc-backend {self.options.backend}: {error.problem}; {error.hint}"
+            ) from error
+
     def header(self, items: Sequence[pytest.Item]) -> list[str]:
         """What is told before the first test; it makes the session if one needs machines."""
+        if self._controller_looks:
+            return []
         beds = [bed for item in items if (bed := bed_of(item))]
         names = dict.fromkeys(bed.composition.name for bed in beds)
         return self.introduction(list(names), f"run {self.session.id}") if beds else []
@@ -124,7 +143,7 @@ class Lifetime:
         :param run: a few words on whose machines these are.
         """
         what = "composition" if len(compositions) == 1 else "compositions"
-        first = f"nxc: backend {self.options.backend}, {what} {', '.join(compositions)}, {run}"
+        first = f"nxc: backend {self.backend}, {what} {', '.join(compositions)}, {run}"
         place = self.artifacts.directory
         which = "" if self.options.artifacts == "on" else " (if a test fails)"
         return [first, f"nxc: artifacts {_shortened(place)}{which}"] if place else [first]
@@ -159,7 +178,7 @@ class Lifetime:
 
         given = self.options
         settings = Settings(
-            backend=given.backend,
+            backend=self.backend.name,
             mirror=given.mirror,
             keep=given.keep,
             mode=ShellMode(given.shell) if given.shell else None,
@@ -170,29 +189,21 @@ class Lifetime:
         """Whether an error came up while machines were made or released, not in a test."""
         return isinstance(error, NxcError) and any(error is own for own in self._own_errors)
 
+    @property
+    def _controller_looks(self) -> bool:
+        """Whether the controller of pytest-xdist sees whether there is a backend, and tells."""
+        return self.worker is not None and bool(self.worker["whole"])
+
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         """Note who needs which machines, now that it is known which tests run.
 
-        :raise pytest.UsageError: if the backend that they are to run on does not exist.
+        :raise pytest.UsageError: if there is no backend that they can run on.
         """
         for item in session.items:
             if bed := bed_of(item):
                 bed.pending.add(item)
-        if any(bed.pending for bed in self._beds.values()):
-            self.check_backend()
-
-    def check_backend(self) -> None:
-        """See that the chosen backend is one.
-
-        :raise pytest.UsageError: if not.
-        """
-        from nxc_testing import backends  # noqa: PLC0415 (only for runs with machines)
-
-        if self.options.backend not in backends.names():
-            there = ", ".join(backends.names())
-            raise pytest.UsageError(
-                f"--nxc-backend {self.options.backend}: no such backend; installed: {there}"
-            )
+        if any(bed.pending for bed in self._beds.values()) and not self._controller_looks:
+            self.backend  # noqa: B018 (chosen before anything is made)
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Let no test try again what failed for an earlier one."""

@@ -36,8 +36,7 @@ class Marks:
             return
         from nxc_testing import backends  # noqa: PLC0415 (only where the marker is used)
 
-        self._lifetime.check_backend()
-        backend = self._lifetime.options.backend
+        backend = self._lifetime.backend.name
         node_type = backends.create(backend).node_type()
         for item in marked:
             for one in _needs(item):

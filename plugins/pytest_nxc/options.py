@@ -52,7 +52,12 @@ class Option:
 
 
 TABLE = (
-    Option("backend", "what the machines are", metavar="NAME", default="docker"),
+    Option(
+        "backend",
+        "what the machines are; auto is the first that this host can use: docker, nspawn",
+        metavar="NAME",
+        default="auto",
+    ),
     Option(
         "role",
         "how many machines a role has, or their names; may be repeated",

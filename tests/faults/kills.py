@@ -184,4 +184,4 @@ def test_kill_at_random_moments_leaves_nothing(lab: RunLab) -> None:
         killed += run.process.poll() is None
         run.kill()
         lab.all_is_gone()
-    assert killed > moments * 0.7
+    assert killed > moments * 0.5

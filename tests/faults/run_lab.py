@@ -192,7 +192,8 @@ class RunLab:
         left = []
         for id_ in self.ids:
             for kind, where, name in (
-                ("control group", "/sys/fs/cgroup", f"**/{id_}*"),
+                ("control group", "/sys/fs/cgroup", f"{id_}*"),
+                ("control group", "/sys/fs/cgroup", f"*/{id_}*"),
                 ("network namespace", "/run/netns", f"{id_}*"),
                 ("network device", "/sys/class/net", f"nx{id_[4:]}*"),
             ):
