@@ -21,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+from nxc_testing.backends import start_scripts
 from nxc_testing.backends.base import Access, Boot, Channel, Trace
 from nxc_testing.composition import MachinePlan, Plan
 from nxc_testing.errors import ConnectionLost, DeploymentError, MachineDied
@@ -74,7 +75,11 @@ class FakeBackend:
         return FakeNode
 
     def deploy(self, plan: Plan, session: Session) -> FakeDeployment:
-        """Make a directory for every machine."""
+        """Make a directory for every machine.
+
+        :raise ConfigError: if one has a start script.
+        """
+        start_scripts.refuse(plan.composition, self.name)
         directory = session.directory / f"fake-{session.number('fake deployment')}"
         record = session.record(
             self.name,

@@ -69,7 +69,10 @@ class Port:
 class Role:
     """A kind of machine and how many there are of it.
 
-    :ivar image: a recipe's path, or the name of an image the backend has already.
+    :ivar image: a recipe's path, or the name of an image the backend has already; empty where
+        there is a start script.
+    :ivar start_script: what starts a machine by itself, by the NixOS test driver's contract, with
+        `{name}` for the machine's name; empty if the backend does.
     :ivar count: how many, unless `hostnames` names them one by one.
     :ivar hostnames: the hosts' names where the user gave a list; else empty.
     :ivar addresses: fixed addresses in the first network, of the first instances; may be empty.
@@ -94,6 +97,7 @@ class Role:
     devices: tuple[str, ...] = ()
     privileged: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    start_script: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,6 +44,7 @@ ROLE_KEYS = (
     "devices",
     "privileged",
     "parameters",
+    "start_script",
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -120,7 +121,8 @@ def _roles(top: Table, networks: tuple[Network, ...], image: Path | str | None) 
 def _role(
     name: str, table: Table, networks: tuple[Network, ...], default_image: Path | str | None
 ) -> Role:
-    image = _image(table) or default_image
+    start_script = _start_script(table)
+    image = "" if start_script else _image(table) or default_image
     if image is None:
         raise table.at("image").error(
             "the role has no image", "give it one, or [composition] one for all roles"
@@ -147,6 +149,7 @@ def _role(
         devices=_devices(table),
         privileged=table.get("privileged", bool, False),
         parameters=_parameters(table),
+        start_script=start_script,
     )
 
 
@@ -178,6 +181,18 @@ def _image(table: Table) -> Path | str | None:
             'a recipe is a file whose name ends in .toml; an image is named like "debian:12"',
         )
     return text
+
+
+def _start_script(table: Table) -> str:
+    """The path of a start script, absolute; empty for a role without one."""
+    text = table.get("start_script", str, "")
+    at = table.at("start_script")
+    if text and "image" in table.data:
+        raise at.error("the role has an image too", "a start script brings its own: name one")
+    if text.replace("{name}", "").count("{"):
+        raise at.error(f"{shown(text)} has a brace", "only {name} is replaced, by the machine's")
+    assert table.origin.file is not None
+    return os.path.abspath(table.origin.file.parent / text) if text else ""
 
 
 def _existing_file(at: Origin, text: str) -> Path:

@@ -126,6 +126,13 @@ def test_images_are_recipes_beside_the_file_or_names(full: Composition) -> None:
     ]
 
 
+def test_a_start_script_is_beside_the_file_and_needs_no_image(write: Write) -> None:
+    file = write('[roles.a]\nstart_script = "result/run-{name}-nspawn"\n')
+    (role,) = load(file).roles
+    assert role.start_script == str(file.parent / "result" / "run-{name}-nspawn")
+    assert role.image == ""
+
+
 def test_test_script_is_read(full: Composition) -> None:
     assert full.test_script is not None
     assert full.test_script.file == full.root / "script.py"
@@ -272,7 +279,7 @@ def test_the_message_names_file_key_problem_and_remedy(write: Write) -> None:
     assert str(refusal(file)) == (
         f"{file}: roles.server.cuont: this key means nothing here\n"
         "  did you mean count? known: image, count, hostnames, networks, addresses, disks, ports,"
-        " memory, cpus, capabilities, devices, privileged, parameters"
+        " memory, cpus, capabilities, devices, privileged, parameters, start_script"
     )
 
 
@@ -297,6 +304,8 @@ WRONG = [
     ('image = "imgae.toml"', f"{SERVER}.image", "no file", "relative to"),
     ('image = "./image"', f"{SERVER}.image", "neither a recipe nor", "ends in .toml"),
     ('image = ""', f"{SERVER}.image", "neither a recipe nor", "ends in .toml"),
+    ('start_script = "run-{host}"', f"{SERVER}.start_script", "has a brace", "{name}"),
+    ('image = "a:1"\nstart_script = "run"', f"{SERVER}.start_script", "image too", "name one"),
     ('[test_script]\nfile = "gone.py"', "test_script.file", "no file", "relative to"),
     ('[test_script]\nshell = "strct"', "test_script.shell", "no mode", "did you mean strict?"),
     # of volumes

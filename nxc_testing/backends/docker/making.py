@@ -8,6 +8,7 @@ from typing import Any
 
 from docker.errors import ImageNotFound
 
+from nxc_testing.backends import start_scripts
 from nxc_testing.backends.docker import containers, networks
 from nxc_testing.backends.docker.containers import Blueprint
 from nxc_testing.backends.docker.deployment import DockerDeployment
@@ -88,6 +89,7 @@ class Maker:
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
+        start_scripts.refuse(self._composition, "docker")
         roles = {one.instance.role.name: one.instance.role for one in self._plan.machines}
         for role in roles.values():
             privileges(self._composition, role, self._engine.info)

@@ -62,27 +62,24 @@ class Switch:
         """
         ip("netns", "add", self.name)
 
-    def add(self, number: int, subnet: IPv4Network) -> str:
+    def add(self, number: int, subnet: IPv4Network, *, host: bool) -> str:
         """Make a network.
 
-        :param number: which one of the switch's.
-        :return: the bridge.
+        :param number: which one of the switch's, from 1 on.
+        :param host: whether the host is in it, as the gateway.
+        :return: the bridge; its name is that of NixOS' nspawn scripts for the VLAN of that number.
         :raise DeploymentError: if it cannot be made.
         """
         bridge, uplink = f"br{number}", f"up{number}"
-        device = f"{uplinks_of(self.name)}{number}"
-        address = f"{gateway(subnet)}/{subnet.prefixlen}"
-        batch(
-            f"link add {device} type veth peer name {uplink} netns {self.name}",
-            f"address add {address} broadcast + dev {device}",
-            f"link set {device} up",
-        )
-        batch(
-            f"link add {bridge} type bridge",
-            f"link set {bridge} up",
-            f"link set {uplink} master {bridge} up",
-            namespace=self.name,
-        )
+        batch(f"link add {bridge} type bridge", f"link set {bridge} up", namespace=self.name)
+        if host:
+            device = f"{uplinks_of(self.name)}{number}"
+            batch(
+                f"link add {device} type veth peer name {uplink} netns {self.name}",
+                f"address add {gateway(subnet)}/{subnet.prefixlen} broadcast + dev {device}",
+                f"link set {device} up",
+            )
+            batch(f"link set {uplink} master {bridge} up", namespace=self.name)
         return bridge
 
     def plugging(self, ports: Sequence[Port], *, up: bool) -> tuple[str, str]:
@@ -103,17 +100,25 @@ class Switch:
         here = [f"link set {port.peer} master {port.bridge} {state}" for port in ports]
         return "".join(f"{line}\n" for line in inside), "".join(f"{line}\n" for line in here)
 
-    def switch(self, ports: Iterable[Port], up: bool) -> None:
-        """Put links up or down.
+    def devices(self) -> list[str]:
+        """The names of all network devices in it.
+
+        :raise DeploymentError: if it is not there.
+        """
+        lines = ip("-n", self.name, "-brief", "link", "show").splitlines()
+        return [line.split()[0].partition("@")[0] for line in lines]
+
+    def switch(self, ends: Iterable[str], up: bool) -> None:
+        """Put links up or down by their ends here.
 
         :raise DeploymentError: if one is not there.
         """
         state = "up" if up else "down"
-        batch(*(f"link set {port.peer} {state}" for port in ports), namespace=self.name)
+        batch(*(f"link set {end} {state}" for end in ends), namespace=self.name)
 
-    def unplug(self, ports: Iterable[Port]) -> None:
-        """Remove the switch's ends of links, where the kernel has not done so yet."""
-        commands = [f"link delete {port.peer}" for port in ports]
+    def unplug(self, ends: Iterable[str]) -> None:
+        """Remove links by their ends here, where the kernel has not done so yet."""
+        commands = [f"link delete {end}" for end in ends]
         with suppress(DeploymentError):
             ip("-n", self.name, "-force", "-batch", "-", text="\n".join(commands))
 
@@ -186,14 +191,15 @@ def batch(*commands: str, namespace: str = "") -> None:
     ip(*place, "-batch", "-", text="".join(f"{command}\n" for command in commands))
 
 
-def ip(*arguments: str, text: str = "") -> None:
+def ip(*arguments: str, text: str = "") -> str:
     """Run iproute2.
 
     :param text: its input.
+    :return: what it prints.
     :raise DeploymentError: if it fails, with what it says.
     """
     try:
-        subprocess.run(
+        done = subprocess.run(
             ["ip", *arguments],
             input=text,
             capture_output=True,
@@ -206,3 +212,4 @@ def ip(*arguments: str, text: str = "") -> None:
         raise DeploymentError(f"ip {' '.join(arguments)}: {said}\n{text}".rstrip()) from error
     except (OSError, subprocess.TimeoutExpired) as error:
         raise DeploymentError(f"ip {' '.join(arguments)}: {error}") from error
+    return done.stdout

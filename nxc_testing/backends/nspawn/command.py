@@ -8,6 +8,7 @@ from pathlib import Path
 import psutil
 
 from nxc_testing.backends.host.privileges import CAPABILITIES, FORBIDDEN, asked_for, missing_of
+from nxc_testing.backends.host.switch import NAMESPACES
 from nxc_testing.backends.nspawn.needs import STATUS
 from nxc_testing.composition import Composition, Instance, Role
 
@@ -20,6 +21,7 @@ LEAST = tuple(
 """The same as a machine in Docker has: its fourteen, SYS_ADMIN for mounts, SYS_BOOT to end."""
 
 LAUNCH = Path(__file__).with_name("launch.sh")
+LAUNCH_SCRIPT = Path(__file__).with_name("launch-script.sh")
 
 MARK = "NXC_NSPAWN"
 """In the environment of every process that holds a machine: its deployment."""
@@ -103,3 +105,16 @@ def command(
 
 def _listed(capabilities: Sequence[str]) -> str:
     return ",".join(f"CAP_{name}" for name in capabilities)
+
+
+def script_command(script: Path, *, switch: str, shared: Path, locks: Path) -> list[str]:
+    """What starts a machine by a start script, in its directory.
+
+    :param switch: the namespace that the script makes networks in.
+    :param shared: a directory that all machines see.
+    :param locks: one in which scripts wait for each other.
+    """
+    return [
+        *("nsenter", f"--net={NAMESPACES / switch}", "unshare", "--mount"),
+        *("/bin/sh", str(LAUNCH_SCRIPT), str(script), str(shared), str(locks)),
+    ]

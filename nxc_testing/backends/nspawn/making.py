@@ -10,15 +10,17 @@ from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
+from nxc_testing.backends import start_scripts
 from nxc_testing.backends.host import disks, storage, subnets
 from nxc_testing.backends.host.provision import RESOLV_CONF, archive, hosts_file
 from nxc_testing.backends.host.switch import Port
 from nxc_testing.backends.nspawn import command
 from nxc_testing.backends.nspawn.cgroups import Group
 from nxc_testing.backends.nspawn.deployment import NspawnDeployment
+from nxc_testing.backends.nspawn.links import MachineLinks, OwnLinks, ScriptLinks
 from nxc_testing.backends.nspawn.node import Blueprint, NspawnNode
 from nxc_testing.backends.nspawn.removal import DISKS, MACHINES, VOLUMES, Facts
-from nxc_testing.composition import Instance, MachinePlan, Network, Plan
+from nxc_testing.composition import Instance, MachinePlan, Network, Plan, Role
 from nxc_testing.composition.identity import (
     PUBLIC,
     Addresses,
@@ -27,10 +29,18 @@ from nxc_testing.composition.identity import (
     hosts_entries,
     machine_files,
 )
-from nxc_testing.errors import DeploymentError, ImageError
+from nxc_testing.errors import ConfigError, DeploymentError, ImageError
 from nxc_testing.images import Image
 from nxc_testing.images.roots import unpacked
 from nxc_testing.session import LABEL_KEPT, Session
+
+SHARED, LOCKS = "shared", "locks"
+"""Folders in a deployment's directory that start scripts see."""
+
+NIXOS = "192.168.{}.0/24"
+"""The subnet of the VLAN of a number, in all tests of NixOS."""
+
+UNKNOWN_TO_SCRIPTS = ("disks", "ports", "devices", "capabilities", "privileged")
 
 
 def deploy(plan: Plan, session: Session) -> NspawnDeployment:
@@ -61,6 +71,7 @@ class Maker:
         self._directory = self.deployment.directory
         self._roots: dict[Image, Path] = {}
         self._networks: dict[str, tuple[str, IPv4Network]] = {}
+        self._with_host: set[str] = set()
         self._volumes: dict[str, Path] = {}
         self._addresses: Addresses = {}
 
@@ -68,14 +79,15 @@ class Maker:
         """See `deploy`."""
         self._check()
         for machine in self._plan.machines:
-            self._root(machine)
+            if not machine.instance.role.start_script:
+                self._root(machine)
         self.deployment.announce()
         storage.prepare(self._directory, str(self._session.owner))
         facts = Facts(
             self._composition.name, self.deployment.machines, self._kept, made=time.time()
         )
         facts.write(self._directory)
-        for folder in (MACHINES, VOLUMES, DISKS):
+        for folder in (MACHINES, VOLUMES, DISKS, SHARED, LOCKS):
             (self._directory / folder).mkdir()
         self._make_networks()
         self._addresses = assign_addresses(
@@ -87,9 +99,27 @@ class Maker:
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
-        roles = {one.instance.role.name: one.instance.role for one in self._plan.machines}
-        for role in roles.values():
-            command.capabilities(self._composition, role)
+        for instance in (machine.instance for machine in self._plan.machines):
+            command.capabilities(self._composition, instance.role)
+            if instance.role.start_script:
+                start_scripts.script_of(self._composition, instance)
+                self._check_script(instance.role)
+
+    def _check_script(self, role: Role) -> None:
+        """A machine that makes itself is given nothing that it does not know of."""
+        given = [key for key in UNKNOWN_TO_SCRIPTS if getattr(role, key)]
+        given += [
+            f"volumes.{volume.name}"
+            for volume in self._composition.volumes
+            if not volume.roles or role.name in volume.roles
+        ]
+        if given:
+            raise ConfigError(
+                f"it has a start script, which knows nothing of {', '.join(given)}",
+                file=self._composition.source,
+                key=f"roles.{role.name}",
+                hint="let the script see to it, and take it out here",
+            )
 
     def _root(self, machine: MachinePlan) -> Path:
         """The directory that a machine's image was unpacked into."""
@@ -108,12 +138,24 @@ class Maker:
         self.deployment.switch.make()
         # From the look for a free one until it is taken.
         with self._session.lock("subnets"):
-            for number, network in enumerate(self._composition.networks):
-                subnet = self._subnet(network)
-                bridge = self.deployment.switch.add(number, subnet)
+            for number, network in enumerate(self._composition.networks, 1):
+                scripted = any(
+                    one.role.start_script and network.name in one.role.networks
+                    for one in self._composition.instances()
+                )
+                subnet = self._subnet(network, NIXOS.format(number) if scripted else None)
+                bridge = self.deployment.switch.add(number, subnet, host=not scripted)
                 self._networks[network.name] = bridge, subnet
+                if not scripted:
+                    self._with_host.add(network.name)
 
-    def _subnet(self, network: Network) -> IPv4Network:
+    def _subnet(self, network: Network, scripted: str | None) -> IPv4Network:
+        """A network's subnet.
+
+        :param scripted: what start scripts have there; the host has no part in it then.
+        """
+        if scripted:
+            return network.subnet or IPv4Network(scripted)
         occupants = list(subnets.host_ranges())
         if network.subnet is not None:
             subnets.check_free(network.name, network.subnet, occupants)
@@ -130,9 +172,10 @@ class Maker:
         """Directories that begin with what the first image that has their paths holds there."""
         for volume in self._composition.volumes:
             directory = self._volumes[volume.name] = self._directory / VOLUMES / volume.name
-            for machine in self._plan.machines:
+            users = (m for m in self._plan.machines if self._mounts(volume.roles, m.instance))
+            for machine in users:
                 content = self._root(machine) / volume.path.lstrip("/")
-                if self._mounts(volume.roles, machine.instance) and content.is_dir():
+                if content.is_dir():
                     _run("cp", "--archive", str(content), str(directory))
                     break
             else:
@@ -153,29 +196,49 @@ class Maker:
         instance, switch = machine.instance, self.deployment.switch
         own = self._addresses[instance.name]
         directory = self._directory / MACHINES / instance.name
-        self._make_files(machine, directory)
-        granted = command.capabilities(self._composition, instance.role)
-        devices = self._make_disks(instance)
-        volumes = {
-            volume.path: self._volumes[volume.name]
-            for volume in self._composition.volumes
-            if self._mounts(volume.roles, instance)
-        }
+        devices: list[str] = []
+        links: MachineLinks
+        if instance.role.start_script:
+            _make_directories(directory, "root", "run", "work")
+            links = ScriptLinks(switch, instance.name)
+            starting = command.script_command(
+                start_scripts.script_of(self._composition, instance),
+                switch=switch.name,
+                shared=self._directory / SHARED,
+                locks=self._directory / LOCKS,
+            )
+        else:
+            self._make_files(machine, directory)
+            links = OwnLinks(switch, self._ports(instance, own))
+            disks_by_name = self._make_disks(instance)
+            devices += disks_by_name.values()
+            starting = self._own_command(instance, disks_by_name)
         blueprint = Blueprint(
             role=instance.role,
             directory=directory,
             notify=self._directory / f"notify-{instance.rank}",
-            command=command.command(
-                instance, switch=switch.name, capabilities=granted, volumes=volumes, disks=devices
-            ),
+            command=starting,
             environment=command.environment(self.deployment.name, instance.role),
-            capabilities=granted,
-            ports=self._ports(instance, own),
-            disks=list(devices.values()),
+            capabilities=command.capabilities(self._composition, instance.role),
+            host_address=next((own[name] for name in own if name in self._with_host), None),
+            disks=devices,
             kept=self._kept,
         )
         group = Group(f"{self.deployment.name}-{instance.name}")
-        self.deployment.add(NspawnNode(instance.name, own, blueprint, group=group, switch=switch))
+        self.deployment.add(NspawnNode(instance.name, own, blueprint, group=group, links=links))
+
+    def _own_command(self, instance: Instance, devices: Mapping[str, str]) -> list[str]:
+        return command.command(
+            instance,
+            switch=self.deployment.switch.name,
+            capabilities=command.capabilities(self._composition, instance.role),
+            volumes={
+                volume.path: self._volumes[volume.name]
+                for volume in self._composition.volumes
+                if self._mounts(volume.roles, instance)
+            },
+            disks=devices,
+        )
 
     def _ports(self, instance: Instance, own: Mapping[str, str]) -> list[Port]:
         """A machine's links, in the order of the composition's networks."""
@@ -189,10 +252,8 @@ class Maker:
     def _make_files(self, machine: MachinePlan, directory: Path) -> None:
         """A root directory that shows the image's, and keeps for itself what is changed."""
         instance = machine.instance
-        root, upper = directory / "root", directory / "upper"
-        for made in (directory, root, upper, directory / "work", upper / "etc"):
-            made.mkdir()
-            made.chmod(0o755)
+        upper = directory / "upper"
+        _make_directories(directory, "root", "upper", "work", "upper/etc")
         (directory / "lower").symlink_to(self._root(machine))
         files = machine_files(self._plan, machine, self._addresses)
         for name, text in (
@@ -203,6 +264,13 @@ class Maker:
             files[f"/etc/{name}"] = MachineFile(text.encode(), PUBLIC)
         with tarfile.open(fileobj=io.BytesIO(archive(files))) as tar:
             tar.extractall(upper, filter="fully_trusted")
+
+
+def _make_directories(directory: Path, *names: str) -> None:
+    """Make a directory, and more in it, as they are in any system's root."""
+    for made in (directory, *(directory / name for name in names)):
+        made.mkdir()
+        made.chmod(0o755)
 
 
 def _run(*arguments: str) -> None:

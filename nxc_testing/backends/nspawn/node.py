@@ -13,11 +13,11 @@ from pathlib import Path
 from nxc_testing.backends.base import Boot, Channel
 from nxc_testing.backends.host.forward import Relays
 from nxc_testing.backends.host.power import PoweredNode, Request
-from nxc_testing.backends.host.switch import Port, Switch
 from nxc_testing.backends.nspawn.cgroups import Group
 from nxc_testing.backends.nspawn.container import REBOOTED, Container
+from nxc_testing.backends.nspawn.links import MachineLinks
 from nxc_testing.composition import Role
-from nxc_testing.errors import ConnectionLost, DeploymentError, MachineDied
+from nxc_testing.errors import ConnectionLost, DeploymentError, MachineDied, Unsupported
 
 logger = logging.getLogger("nxc_testing.nspawn")
 
@@ -42,7 +42,8 @@ class Blueprint:
     :ivar command: what starts it, run in its directory.
     :ivar environment: for that, beside the user's.
     :ivar capabilities: what shells in it may have.
-    :ivar ports: its links to networks.
+    :ivar host_address: by which the host reaches it; None where the host is in none of its
+        networks.
     :ivar disks: the host's devices of its disks.
     :ivar kept: whether it is to go on when this process has ended.
     """
@@ -53,7 +54,7 @@ class Blueprint:
     command: Sequence[str]
     environment: Mapping[str, str]
     capabilities: Sequence[str]
-    ports: Sequence[Port]
+    host_address: str | None
     disks: Sequence[str]
     kept: bool
 
@@ -64,6 +65,7 @@ class NspawnNode(PoweredNode):
     :param name: the host's name.
     :param addresses: by network; the primary one first.
     :param group: the control group for all that runs in it.
+    :param links: to its networks.
     """
 
     def __init__(
@@ -73,10 +75,10 @@ class NspawnNode(PoweredNode):
         blueprint: Blueprint,
         *,
         group: Group,
-        switch: Switch,
+        links: MachineLinks,
     ):
         super().__init__(name, addresses)
-        self._blueprint, self._group, self._switch = blueprint, group, switch
+        self._blueprint, self._group, self._links = blueprint, group, links
         self._container: Container | None = None
         self._watcher: threading.Thread | None = None
         self._relays = Relays(name)
@@ -120,6 +122,8 @@ class NspawnNode(PoweredNode):
         )
         try:
             container.wait_ready()
+            if self._cut:
+                self._links.switch(False)
         except BaseException:
             container.close()
             self._clear()
@@ -136,13 +140,9 @@ class NspawnNode(PoweredNode):
             group.limit_cpus(role.cpus)
         if not role.privileged:
             group.allow_devices([*role.devices, *self._blueprint.disks])
-        inside, here = self._switch.plugging(self._blueprint.ports, up=not self._cut)
-        for name, text in (
-            ("groups", "".join(f"{directory}\n" for directory in group.directories)),
-            ("links", inside),
-            ("ports", here),
-        ):
-            (self.directory / name).write_text(text)
+        directories = "".join(f"{directory}\n" for directory in group.directories)
+        (self.directory / "groups").write_text(directories)
+        self._links.prepare(self.directory, up=not self._cut)
 
     def _watch(self, boot: Boot, container: Container) -> None:
         """Wait for the end of a boot, see that nothing of it runs, and tell it."""
@@ -170,7 +170,7 @@ class NspawnNode(PoweredNode):
     def _clear(self) -> None:
         """Take away what a boot has of this host; whatever of it still runs is killed."""
         with ExitStack() as steps:
-            steps.callback(self._switch.unplug, self._blueprint.ports)
+            steps.callback(self._links.remove)
             steps.callback(self._group.remove)
             steps.callback(self._group.kill)
 
@@ -226,18 +226,25 @@ class NspawnNode(PoweredNode):
         with self._power:
             self._cut = not up
             if self._running:
-                self._switch.switch(self._blueprint.ports, up)
+                self._links.switch(up)
 
     # Ports
 
     def _publish(self) -> None:
         for port in self._blueprint.role.ports:
             if port.guest not in self._published:
-                relay = self._relays.add(port.host, self._address(port.guest))
-                self._published[port.guest] = relay.port
+                self._published[port.guest] = self._relay(port.host, port.guest)
 
-    def _address(self, guest_port: int) -> tuple[str, int]:
-        return next(iter(self._addresses.values())), guest_port
+    def _relay(self, host_port: int, guest_port: int) -> int:
+        """Let a port of the host lead to one of the machine.
+
+        :return: the host's.
+        """
+        address = self._blueprint.host_address
+        if address is None:
+            why = "machines of a start script are in its networks, and the host is not"
+            raise Unsupported(self._name, "forward_port", "nspawn", why)
+        return self._relays.add(host_port, (address, guest_port)).port
 
     def published_ports(self) -> Mapping[int, int]:
         """The host's ports on 127.0.0.1 by the machine's, of those that its role publishes.
@@ -252,9 +259,10 @@ class NspawnNode(PoweredNode):
 
         It goes by the machine's first network, and so is cut with it.
 
+        :raise Unsupported: if the host does not reach its networks.
         :raise DeploymentError: if the host's port is taken.
         """
-        self._relays.add(host_port, self._address(guest_port))
+        self._relay(host_port, guest_port)
 
     def release(self) -> None:
         """Switch it off for good; whoever waits for it is told.
