@@ -6,10 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_lab import Lab
 
-from nxc_testing.backends.docker import DockerBackend
-from nxc_testing.images import Image
+pytest.register_assert_rewrite("deploys", "facts", "links", "machine_lab", "power")
+
+from machine_lab import Lab  # noqa: E402
+
+from nxc_testing.backends.docker import DockerBackend  # noqa: E402
+from nxc_testing.images import Image  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -23,7 +26,7 @@ def image() -> Image:
 
 @pytest.fixture
 def lab(tmp_path: Path, image: Image) -> Iterator[Lab]:
-    lab = Lab(tmp_path, image)
+    lab = Lab(DockerBackend(), tmp_path, image)
     yield lab
     lab.close()
 
@@ -31,6 +34,6 @@ def lab(tmp_path: Path, image: Image) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def shared_lab(tmp_path_factory: pytest.TempPathFactory, image: Image) -> Iterator[Lab]:
     """For machines that several tests look at, and none changes."""
-    lab = Lab(tmp_path_factory.mktemp("lab"), image)
+    lab = Lab(DockerBackend(), tmp_path_factory.mktemp("lab"), image)
     yield lab
     lab.close()

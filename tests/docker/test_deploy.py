@@ -1,5 +1,7 @@
 """What a deployment makes on the host, and that it goes away again."""
 
+# ruff: noqa: F403
+
 from __future__ import annotations
 
 import os
@@ -9,27 +11,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network
-from pathlib import Path
 
 import pytest
-from docker_lab import (
-    Lab,
-    boot,
-    docker,
-    left_of,
-    run,
-    serve,
-    subnet_of,
-    succeed,
-    until,
-)
+from deploys import *
+from docker_lab import docker, left_of, subnet_of
+from machine_lab import Lab, boot, succeed, until
 
 from nxc_testing.backends.docker import DockerBackend, making
 from nxc_testing.backends.docker.node import DockerNode
 from nxc_testing.backends.docker.removal import DISKS
 from nxc_testing.backends.host import disks, storage
 from nxc_testing.composition import Disk, Network, Volume
-from nxc_testing.errors import ConfigError, DeploymentError, ImageError
+from nxc_testing.errors import DeploymentError, ImageError
 from nxc_testing.events import Progress
 
 FIXED = IPv4Network("10.99.77.0/24")
@@ -70,26 +63,6 @@ def test_who_may_not_use_the_engine_is_told_what_to_do() -> None:
         [sys.executable, "-c", preload + code], capture_output=True, text=True, check=True
     )
     assert "usermod -aG docker" in done.stdout
-
-
-def test_two_deployments_of_one_composition_do_not_clash(lab: Lab) -> None:
-    session = lab.session()
-    first = lab.deploy(lab.role("one"), session=session)
-    second = lab.deploy(lab.role("one"), session=session)
-    boot(*first.nodes, *second.nodes)
-    serve(first.nodes[0], 7000, "first")
-    serve(second.nodes[0], 7000, "second")
-    assert succeed(first.nodes[0], "exec 3<>/dev/tcp/one/7000; cat <&3") == "first"
-    assert succeed(second.nodes[0], "exec 3<>/dev/tcp/one/7000; cat <&3") == "second"
-
-
-def test_machines_of_two_deployments_do_not_reach_each_other(lab: Lab) -> None:
-    first, second = lab.deploy(lab.role("one")), lab.deploy(lab.role("one"))
-    boot(*first.nodes, *second.nodes)
-    serve(second.nodes[0], 7000, "second")
-    address = second.nodes[0].addresses["lan"]
-    # By name there is no way; nor with a route through the host.
-    assert run(first.nodes[0], f"timeout 5 bash -c ': <>/dev/tcp/{address}/7000'")[0] != 0
 
 
 def test_subnets_of_two_deployments_are_different(lab: Lab) -> None:
@@ -140,12 +113,6 @@ def test_a_fixed_subnet_that_a_stranger_has_is_an_error_that_names_him(lab: Lab)
     finally:
         docker("network", "rm", "nxc-test-stranger")
     lab.deploy(lab.role("one"), networks=FIXED_LAN)
-
-
-def test_a_fixed_subnet_that_the_host_has_is_an_error_that_names_the_device(lab: Lab) -> None:
-    loopback = IPv4Network("127.0.0.0/8")
-    with pytest.raises(DeploymentError, match="network device lo has 127"):
-        lab.deploy(lab.role("one"), networks=(Network("lan", loopback),))
 
 
 @pytest.mark.parametrize("step", ["_make_volumes", "_make_disks", "_make_machine"])
@@ -204,41 +171,6 @@ def test_an_image_can_be_given_by_the_engines_name(lab: Lab) -> None:
     name = docker("inspect", "-f", "{{.Image}}", first.container)
     (node,) = lab.deploy(replace(lab.role("one"), image=name)).nodes
     boot(node)
-
-
-@pytest.mark.parametrize("name", ["SYS_TIME", "CAP_SYS_TIME", "sys_time"])
-def test_the_clock_is_never_given(lab: Lab, name: str) -> None:
-    with pytest.raises(ConfigError, match=r"roles.one.capabilities: SYS_TIME is never given"):
-        lab.deploy(lab.role("one", capabilities=(name,)))
-
-
-def test_a_capability_that_was_asked_for_is_given(lab: Lab) -> None:
-    node = lab.machine(capabilities=("NET_ADMIN",))
-    boot(node)
-    succeed(node, "ip link set eth0 mtu 1400")
-
-
-def test_a_privileged_machine_has_all_but_the_clock(lab: Lab) -> None:
-    node = lab.machine(privileged=True)
-    boot(node)
-    host = int(Path("/proc/self/status").read_text().partition("CapBnd:")[2].split()[0], 16)
-    bound = int(succeed(node, "sed -n 's/CapBnd:\\s*//p' /proc/1/status"), 16)
-    # Docker 20.10 knows the first 38.
-    known = (1 << 38) - 1
-    assert bound & known == host & known & ~(1 << 25)
-
-
-def test_a_device_of_the_host_is_passed_in(lab: Lab) -> None:
-    node = lab.machine(devices=("/dev/fuse",))
-    boot(node)
-    succeed(node, "test -c /dev/fuse && exec 3<>/dev/fuse")
-
-
-def test_an_empty_volume_takes_over_what_the_image_has(lab: Lab) -> None:
-    nodes = lab.deploy(lab.role("one", count=2), volumes=(Volume("skel", "/etc/skel"),)).nodes
-    boot(*nodes)
-    look = "test -e /etc/skel/.profile && echo yes"
-    assert [succeed(node, look) for node in nodes] == ["yes"] * 2
 
 
 class TestDisks:

@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from docker_lab import Lab, boot, docker, succeed, until
+from docker_lab import docker
+from machine_lab import Lab, boot, succeed, until
 
 from nxc_testing.backends.docker import watch
 from nxc_testing.backends.docker.engine import DEFAULT_SOCKET

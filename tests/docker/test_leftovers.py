@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from docker_lab import Lab, boot, left_of, succeed
+from docker_lab import left_of
+from machine_lab import Lab, boot, succeed
 
 from nxc_testing.backends.base import Reaps
 from nxc_testing.backends.docker import DockerBackend

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 
 from nxc_testing.backends.base import Access
-from nxc_testing.backends.host import disks, storage
+from nxc_testing.backends.host import storage
 from nxc_testing.backends.host.steps import try_all
 from nxc_testing.backends.host.switch import Switch
 from nxc_testing.backends.nspawn.node import LEADER, NspawnNode
-from nxc_testing.backends.nspawn.removal import KIND
+from nxc_testing.backends.nspawn.removal import KIND, release_files
 from nxc_testing.composition import Plan
 from nxc_testing.errors import DeploymentError
 from nxc_testing.runs.journal import Record
@@ -85,7 +85,7 @@ class NspawnDeployment:
             failures = try_all(
                 *(node.release for node in self.nodes),
                 self.switch.remove,
-                lambda: disks.release(self.directory),
+                lambda: release_files(self.directory),
                 self.locks.close,
             )
             if failures:

@@ -14,9 +14,7 @@ done <groups
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs -o mode=755 nspawn /run/systemd/nspawn
 
-if [ -e lower ]; then
-    mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root
-fi
+mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root
 
 ip -batch links
 ip -n "$switch" -batch ports

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -106,7 +107,18 @@ def _things(run: str) -> Iterator[tuple[str, Callable[[], object]]]:
             yield f"network namespace {name}", partial(switch.delete_namespace, name)
     for directory, whose in (storage.directories(KIND) | disks.lost(KIND)).items():
         if whose == run:
-            yield f"directory {directory}", partial(disks.release, directory)
+            yield f"directory {directory}", partial(release_files, directory)
+
+
+def release_files(directory: Path) -> None:
+    """Remove a deployment's directory, and the devices that have files in it.
+
+    :raise DeploymentError: if something is left.
+    """
+    # NixOS makes this one immutable at each start, and its start script sees to it at the end.
+    for empty in directory.glob(f"{MACHINES}/*/root/var/empty"):
+        subprocess.run(["chattr", "-i", str(empty)], capture_output=True, check=False)
+    disks.release(directory)
 
 
 def _holders(run: str) -> Iterator[int]:
