@@ -1,6 +1,7 @@
 """A command in a container, and 10 MiB of its output: this project against what users have.
 
-All ways go to the same container, in turn, round by round; ratios are of medians of one run.
+All ways go to the same container, of Docker or systemd-nspawn, in turn, round by round; ratios are
+of medians of one run.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import docker
@@ -27,13 +28,16 @@ Way = Callable[[str], object]
 
 
 class BareShell:
-    """A bash kept open over `docker exec -i`: a subshell a command, and no guarantee at all."""
+    """A bash kept open over a pipe: a subshell a command, and no guarantee at all.
+
+    :param enter: what runs a program in the container.
+    """
 
     END = b"\0end\n"
 
-    def __init__(self, container: str):
+    def __init__(self, *enter: str):
         self.process = subprocess.Popen(
-            ["docker", "exec", "-i", container, "bash", "--norc"],
+            [*enter, "bash", "--norc"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             bufsize=0,
@@ -57,7 +61,7 @@ class BareShell:
 
 
 @contextmanager
-def machine() -> Iterator[tuple[Machine, str]]:
+def machine(backend: str) -> Iterator[tuple[Machine, str]]:
     """One machine of the built-in recipe, and its container's name."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "image.toml"
@@ -66,7 +70,7 @@ def machine() -> Iterator[tuple[Machine, str]]:
         composition = Composition("bench", source.parent, source, (role,), (Network("lan"),))
         session = Session()
         try:
-            with open_driver(composition, Settings(), session) as driver:
+            with open_driver(composition, Settings(backend=backend), session) as driver:
                 box = driver.machine("box")
                 box.succeed(MAKE_TEXT)
                 yield box, f"{session.id}-box"
@@ -75,27 +79,42 @@ def machine() -> Iterator[tuple[Machine, str]]:
 
 
 @contextmanager
-def ways() -> Iterator[dict[str, tuple[Way, int]]]:
+def ways(backend: str) -> Iterator[dict[str, tuple[Way, int]]]:
     """Every way to run a command, with how many samples it gets in a round."""
-    with machine() as (box, name), tempfile.TemporaryDirectory() as folder:
+    with ExitStack() as stack:
+        box, name = stack.enter_context(machine(backend))
         found: dict[str, tuple[Way, int]] = {"nxc_testing": (box.succeed, 100)}
-        bare = BareShell(name)
-        found["bare subshell"] = (bare, 100)
-        container = docker.from_env().containers.get(name)
-        found["docker-py exec_run"] = (lambda c: container.exec_run(["bash", "-c", c]), 10)
-        found["docker exec"] = (lambda c: _run("docker", "exec", name, "bash", "-c", c), 5)
-        if _has_compose():
-            file = Path(folder) / "compose.yml"
-            with compose_twin(file, container) as prefix:
-                found["docker compose exec"] = (
-                    lambda c: _run(*prefix, "exec", "-T", "box", "bash", "-c", c),
-                    5,
-                )
-                yield found
+        if backend == "docker":
+            enter: tuple[str, ...] = ("docker", "exec", "-i", name)
+            found |= docker_ways(stack, name)
         else:
-            print("no `docker compose`: left out (see bench/README.md)\n")
-            yield found
-        bare.close()
+            directory = Path("/var/tmp", name.removesuffix("-box") + "-nspawn", "machines/box")
+            spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
+            enter = ("nsenter", "--target", (directory / "leader").read_text().strip(), *spaces)
+            found["nsenter"] = (lambda c: _run(*enter, "bash", "-c", c), 20)
+        bare = BareShell(*enter)
+        stack.callback(bare.close)
+        found["bare subshell"] = (bare, 100)
+        yield found
+
+
+def docker_ways(stack: ExitStack, name: str) -> dict[str, tuple[Way, int]]:
+    """Those that need an engine."""
+    container = docker.from_env().containers.get(name)
+    found: dict[str, tuple[Way, int]] = {
+        "docker-py exec_run": (lambda c: container.exec_run(["bash", "-c", c]), 10),
+        "docker exec": (lambda c: _run("docker", "exec", name, "bash", "-c", c), 5),
+    }
+    if _has_compose():
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        prefix = stack.enter_context(compose_twin(Path(folder) / "compose.yml", container))
+        found["docker compose exec"] = (
+            lambda c: _run(*prefix, "exec", "-T", "box", "bash", "-c", c),
+            5,
+        )
+    else:
+        print("no `docker compose`: left out (see bench/README.md)\n")
+    return found
 
 
 @contextmanager
@@ -152,8 +171,10 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    rounds = parser.parse_args().rounds
-    with ways() as found:
+    parser.add_argument("--backend", choices=["docker", "nspawn"], default="docker")
+    options = parser.parse_args()
+    rounds = options.rounds
+    with ways(options.backend) as found:
         latency: dict[str, list[float]] = {name: [] for name in found}
         output: dict[str, list[float]] = {name: [] for name in found}
         for way, _ in found.values():

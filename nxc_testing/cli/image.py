@@ -46,8 +46,8 @@ def register(commands: Commands) -> None:
         "prune",
         help=f"remove images that were not used for {UNUSED_DAYS} days",
         description="Removes images from the cache that were not used for some days, what dead "
-        "builds left, and from Docker what came from images that are gone. What a container "
-        "uses, or somebody is building, stays.",
+        "builds left, what was unpacked for nspawn, and from Docker what came from images that are "
+        "gone. What a machine uses, or somebody is building, stays.",
     )
     prune.add_argument(
         "--days",
@@ -117,11 +117,21 @@ def prune_images(options: argparse.Namespace) -> int:
         if one.used_at <= limit and (options.dry_run or cache.remove(meta.digest)):
             gone.add(meta.digest)
             print(f"{verb} {meta.name} {meta.digest[:12]} ({meta.size / 1e6:.0f} MB)")
+    _prune_roots(cache, gone, options.dry_run)
     if engine:
         _prune_engine(engine, cache, gone, options.dry_run)
     else:
         print("no Docker engine answers: what was imported there stays", file=sys.stderr)
     return 0
+
+
+def _prune_roots(cache: Cache, gone: set[str], dry_run: bool) -> None:
+    from nxc_testing.backends.nspawn.removal import roots_in_use  # noqa: PLC0415
+    from nxc_testing.images import roots  # noqa: PLC0415
+
+    for root in list(roots.disused(cache, roots_in_use(), gone)):
+        if dry_run or roots.remove(cache, root):
+            print(f"{'would remove' if dry_run else 'removed'} {root} (unpacked for nspawn)")
 
 
 def _prune_engine(engine: docker.DockerClient, cache: Cache, gone: set[str], dry_run: bool) -> None:

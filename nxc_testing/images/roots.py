@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from tempfile import mkdtemp
 
-from nxc_testing.errors import ImageError
+from nxc_testing.errors import ImageError, LockTimeout
 from nxc_testing.images import Image
 from nxc_testing.images.cache import Cache
 
@@ -66,14 +66,34 @@ def _extract(archive: Path, directory: Path) -> None:
 
 
 def disused(cache: Cache, used: Collection[Path], gone: Collection[str]) -> Iterator[Path]:
-    """Unpacked images that nobody will ask for again.
+    """Unpacked images that nobody will ask for again, and what dead unpackings left.
 
     :param used: those that machines run on.
     :param gone: the digests of images that are to go.
     """
     for root in sorted((cache.root / ROOTS).glob("*")):
-        digest = root.name.removeprefix(UNPACKING).partition("-")[0]
+        digest = _digest_of(root)
         cached = cache.find(digest, use=False)
         current = cached is not None and root.name == f"{digest}-{cached.meta.build}"
         if root not in used and (digest in gone or not current):
             yield root
+
+
+def remove(cache: Cache, root: Path) -> bool:
+    """Remove an unpacked image.
+
+    :return: false where somebody is unpacking it.
+    """
+    try:
+        with cache.lock(_digest_of(root), "its removal", lambda _: None, timeout=0):
+            if root.exists():
+                # Renamed first, so that half an image is never seen.
+                gone = root.parent / f"{UNPACKING}{_digest_of(root)}-{time.time_ns()}"
+                shutil.rmtree(root.rename(gone), ignore_errors=True)
+    except LockTimeout:
+        return False
+    return True
+
+
+def _digest_of(root: Path) -> str:
+    return root.name.removeprefix(UNPACKING).partition("-")[0]

@@ -76,6 +76,12 @@ def traces() -> list[Trace]:
     return found
 
 
+def roots_in_use() -> set[Path]:
+    """The directories of unpacked images that machines of this host run on."""
+    links = storage.DIRECTORY.glob(f"nxc-*-{KIND}/{MACHINES}/*/lower")
+    return {link.readlink() for link in links}
+
+
 def reap(run: str) -> list[str]:
     """Release everything of a run; may be called again, by several processes at once.
 
