@@ -11,12 +11,12 @@ from ipaddress import IPv4Network
 
 import pytest
 from deploys import *
-from machine_lab import Deployment, Lab, Node, boot, succeed, until
+from machine_lab import Deployment, Lab, Node, boot, run, succeed, until
 from nspawn_lab import left_of
 
 from nxc_testing.backends.base import Reaps
 from nxc_testing.backends.host import disks, storage
-from nxc_testing.backends.nspawn import NspawnBackend, making
+from nxc_testing.backends.nspawn import NspawnBackend, cgroups, making
 from nxc_testing.backends.nspawn.removal import KIND
 from nxc_testing.composition import Disk, Network, Volume
 from nxc_testing.errors import DeploymentError, ImageError
@@ -117,6 +117,17 @@ def test_a_device_that_is_not_there_is_told_at_the_start(lab: Lab) -> None:
     node = lab.machine(devices=("/dev/no-such-device",))
     with pytest.raises(DeploymentError, match=r"one does not start: .*no-such-device"):
         node.start()
+
+
+def test_where_groups_do_not_limit_devices_a_machine_makes_no_nodes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on hosts with cgroup v2."""
+    monkeypatch.setattr(cgroups, "limits_devices", lambda: False)
+    node = lab.machine()
+    boot(node)
+    assert succeed(node, "systemctl is-system-running") == "running"
+    assert run(node, "mknod /root/disk b 8 0")[0] != 0
 
 
 class TestDisks:

@@ -3,12 +3,15 @@
 # ruff: noqa: F403
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
 from facts import *
-from machine_lab import Deployment, Node, run, succeed
+from machine_lab import Deployment, Lab, Node, boot, run, succeed
 from nspawn_lab import bounding_set, leader
+
+from nxc_testing.composition import Volume
 
 # Docker's own fourteen (capabilities(7) has the numbers), SYS_ADMIN and SYS_BOOT.
 LEAST = {0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31} | {21, 22}
@@ -23,6 +26,23 @@ def test_a_shell_may_do_no_more_than_the_machines_init(server: Node) -> None:
     inside = succeed(server, "sed -n 's/CapBnd:\\s*//p;s/CapEff:\\s*//p' /proc/self/status")
     init = f"{bounding_set(leader(server)):016x}"
     assert inside.split() == [init, init]
+
+
+def test_a_shell_has_the_limits_of_the_machines_init_and_not_the_drivers(
+    lab: Lab,
+) -> None:
+    files, umask = resource.getrlimit(resource.RLIMIT_NOFILE), os.umask(0o077)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, files[1]))
+    try:
+        (node,) = lab.deploy(lab.role("one"), volumes=(Volume("users", "/users"),)).nodes
+        boot(node)
+        inside = succeed(node, "ulimit -Sn; umask; stat -c %a /users / /etc /etc/hosts")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, files)
+        os.umask(umask)
+    init = resource.prlimit(leader(node), resource.RLIMIT_NOFILE)
+    assert init[0] != 256
+    assert inside.split() == [str(init[0]), "0022", "755", "755", "755", "644"]
 
 
 def test_a_shell_sees_nothing_of_the_host(server: Node) -> None:

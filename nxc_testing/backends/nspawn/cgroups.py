@@ -62,6 +62,11 @@ def hierarchies() -> list[Hierarchy]:
     return list(found.values())
 
 
+def limits_devices() -> bool:
+    """Whether groups of this host can tell which devices their processes may open."""
+    return any("devices" in one.controllers for one in hierarchies())
+
+
 class Group:
     """A machine's group in every hierarchy.
 
@@ -123,7 +128,7 @@ class Group:
     def allow_devices(self, devices: Iterable[str]) -> None:
         """Let its processes open the ordinary devices and some more, where this can be told.
 
-        Version 2 has no file for it.
+        Version 2 has no file for it: see `limits_devices`.
 
         :param devices: paths on the host.
         """

@@ -9,6 +9,7 @@ import psutil
 
 from nxc_testing.backends.host.privileges import CAPABILITIES, FORBIDDEN, asked_for, missing_of
 from nxc_testing.backends.host.switch import NAMESPACES
+from nxc_testing.backends.nspawn import cgroups
 from nxc_testing.backends.nspawn.needs import STATUS
 from nxc_testing.composition import Composition, Instance, Role
 
@@ -45,7 +46,9 @@ def capabilities(composition: Composition, role: Role) -> list[str]:
     wanted = asked_for(composition, role, missing, giver="this process", status=str(STATUS))
     if role.privileged:
         return [name for name in CAPABILITIES if name != FORBIDDEN and name not in missing]
-    return sorted({*LEAST, *wanted})
+    # Where nothing else keeps a machine from the host's disks, it makes no nodes for them.
+    least = LEAST if cgroups.limits_devices() else set(LEAST) - {"MKNOD"}
+    return sorted({*least, *wanted})
 
 
 def environment(deployment: str, role: Role) -> dict[str, str]:

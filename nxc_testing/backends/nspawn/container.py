@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -37,6 +38,14 @@ NAMESPACES |= {"cgroup": "cgroup"}
 SHELL_PATH = (
     "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/run/current-system/sw/bin"
 )
+
+LIMITS = (
+    *("as", "core", "cpu", "data", "fsize", "memlock", "nice", "nofile", "nproc", "rss"),
+    *("rtprio", "sigpending", "stack"),
+)
+"""The names of resource limits, for the kernel and prlimit(1) alike."""
+
+UMASK = 0o022
 
 # What runs by a shell belongs to the machine: it is limited, frozen and killed with it.
 SHELL = """
@@ -187,6 +196,7 @@ class Container:
             return subprocess.Popen(
                 [
                     *("/bin/sh", "-c", SHELL, "shell", *map(str, groups), "--"),
+                    *("prlimit", *_limits(self.leader)),
                     *("setpriv", f"--bounding-set={bounds}", "nsenter"),
                     *(f"--{name}=/proc/self/fd/{fd}" for name, fd in spaces.items()),
                     *("--no-fork", "/bin/sh", "-c", INNER_SHELL),
@@ -198,6 +208,7 @@ class Container:
                 stderr=errors,
                 pass_fds=tuple(spaces.values()),
                 start_new_session=True,
+                umask=UMASK,
             )
 
     def close(self) -> None:
@@ -214,6 +225,16 @@ class Container:
         self._loop.asyncio.remove_reader(self._notify.fileno())
         self._notify.close()
         self._console.end()
+
+
+def _limits(process: int) -> list[str]:
+    """A process' resource limits, as prlimit(1) sets them: those of the driver are its own."""
+    options = []
+    for name in LIMITS:
+        pair = resource.prlimit(process, getattr(resource, f"RLIMIT_{name.upper()}"))
+        soft, hard = ("unlimited" if n == resource.RLIM_INFINITY else n for n in pair)
+        options.append(f"--{name}={soft}:{hard}")
+    return options
 
 
 def _start(

@@ -10,13 +10,14 @@ while read -r group; do
     echo $$ >"$group/cgroup.procs"
 done <groups
 
-# Locks and the like, that would stay when systemd-nspawn is killed.
-mkdir -p /run/systemd/nspawn
-mount -t tmpfs -o mode=755 nspawn /run/systemd/nspawn
-
 mount -t overlay -o lowerdir=lower,upperdir=upper,workdir=work overlay root
 
 ip -batch links
 ip -n "$switch" -batch ports
 
-exec systemd-nspawn "$@"
+# It has locks and the like in /run, which would stay when it is killed; on some hosts /run also
+# leads to itself.
+nspawn=$(readlink -f "$(command -v systemd-nspawn)")
+mount -t tmpfs -o mode=755 run /run
+
+exec "$nspawn" "$@"

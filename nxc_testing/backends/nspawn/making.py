@@ -179,7 +179,7 @@ class Maker:
                     _run("cp", "--archive", str(content), str(directory))
                     break
             else:
-                directory.mkdir(mode=0o755)
+                _make_directories(directory)
 
     def _mounts(self, roles: Sequence[str], instance: Instance) -> bool:
         return not roles or instance.role.name in roles

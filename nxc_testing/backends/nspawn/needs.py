@@ -13,7 +13,7 @@ TOOLS = {
     "systemd-nspawn": "systemd-container",
     "ip": "iproute2",
     "tar": "tar",
-    **dict.fromkeys(("losetup", "mount", "nsenter", "setpriv", "unshare"), "util-linux"),
+    **dict.fromkeys(("losetup", "mount", "nsenter", "prlimit", "setpriv", "unshare"), "util-linux"),
 }
 """Programs, and the Debian packages that have them."""
 
