@@ -1,6 +1,6 @@
 """Cutting containers' networks, and ports from the host."""
 
-# ruff: noqa: F403, F405
+# ruff: noqa: F403
 
 from links import *
 from machine_lab import Lab, boot
