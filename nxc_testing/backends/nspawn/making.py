@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import subprocess
-import tarfile
 import time
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
@@ -262,8 +260,7 @@ class Maker:
             ("resolv.conf", f"{RESOLV_CONF}\n"),
         ):
             files[f"/etc/{name}"] = MachineFile(text.encode(), PUBLIC)
-        with tarfile.open(fileobj=io.BytesIO(archive(files))) as tar:
-            tar.extractall(upper, filter="fully_trusted")
+        _run("tar", "--extract", "--same-permissions", f"--directory={upper}", given=archive(files))
 
 
 def _make_directories(directory: Path, *names: str) -> None:
@@ -273,8 +270,9 @@ def _make_directories(directory: Path, *names: str) -> None:
         made.chmod(0o755)
 
 
-def _run(*arguments: str) -> None:
+def _run(*arguments: str, given: bytes = b"") -> None:
     try:
-        subprocess.run(arguments, capture_output=True, text=True, check=True)
+        subprocess.run(arguments, input=given, capture_output=True, check=True)
     except subprocess.CalledProcessError as error:
-        raise DeploymentError(f"{' '.join(arguments)}: {error.stderr.strip()}") from error
+        said = error.stderr.decode(errors="replace").strip()
+        raise DeploymentError(f"{' '.join(arguments)}: {said}") from error
