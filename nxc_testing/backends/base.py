@@ -208,9 +208,6 @@ class Deployment(Protocol):
     def access(self) -> Sequence[Access]:
         """How a person reaches each machine by hand."""
 
-    def removal(self) -> str:
-        """The command that removes everything, for a deployment that is kept."""
-
     def close(self) -> None:
         """Release everything, also after a failure in the middle; may be called twice.
 

@@ -131,12 +131,6 @@ class FakeDeployment:
         """A bash in the machine's directory, which ends with the machine."""
         return [Access(n.name, f"cd {n.directory} && {MARK}={n.mark} bash") for n in self._nodes]
 
-    def removal(self) -> str:
-        """The command that kills everything that runs in the machines."""
-        marks = "|".join(f"{MARK}={node.mark}" for node in self._nodes)
-        found = f"grep -lEz '^({marks})$' /proc/[0-9]*/environ 2>/dev/null"
-        return f"{found} | cut -d/ -f3 | xargs -r kill -9"
-
     def close(self) -> None:
         """Kill everything that runs in the machines."""
         for node in self._nodes:

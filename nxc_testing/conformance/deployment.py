@@ -28,9 +28,6 @@ class TestDeployment:
         assert sorted(access) == ["alpha", "be-ta"]
         assert all(access.values())
 
-    def test_there_is_a_command_that_removes_it(self, driver: Driver) -> None:
-        assert driver.deployment.removal()
-
 
 @pytest.mark.usefixtures("system")
 class TestIdentity:

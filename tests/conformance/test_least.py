@@ -63,9 +63,6 @@ class LeastDeployment:
     def access(self) -> Sequence[Access]:
         return self._fake.access()
 
-    def removal(self) -> str:
-        return self._fake.removal()
-
     def close(self) -> None:
         self._fake.close()
 

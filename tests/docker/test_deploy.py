@@ -278,12 +278,6 @@ class TestClose:
         deployment.close()
         assert left_of(deployment.name) == []
 
-    def test_the_command_for_a_person_removes_everything(self, lab: Lab) -> None:
-        deployment = lab.deploy(lab.role("one"), volumes=(Volume("users", "/users"),))
-        boot(*deployment.nodes)
-        subprocess.run(["bash", "-c", deployment.removal()], check=True, capture_output=True)
-        assert left_of(deployment.name) == []
-
     def test_the_command_for_a_person_reaches_the_machine(self, lab: Lab) -> None:
         deployment = lab.deploy(lab.role("one"))
         boot(*deployment.nodes)

@@ -75,4 +75,3 @@ def test_a_kept_machine_goes_on_without_the_driver_and_is_reached_by_hand(
     assert done.stdout == "one\n"
     console = deployment.nodes[0].directory / "console"
     until(lambda: b"multi-user.target" in console.read_bytes())
-    assert deployment.removal() == f"nxc-test reap {session.id}"

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from nxc_testing.backends.base import Access
 from nxc_testing.backends.docker.engine import Engine
 from nxc_testing.backends.docker.node import DockerNode
-from nxc_testing.backends.docker.removal import DISKS, LABEL_DEPLOYMENT, find, remove
+from nxc_testing.backends.docker.removal import DISKS, LABEL_DEPLOYMENT, remove
 from nxc_testing.backends.docker.watch import Death, Watch
 from nxc_testing.backends.host import disks, storage
 from nxc_testing.backends.host.steps import try_all
@@ -85,22 +85,6 @@ class DockerDeployment:
             Access(node.name, f"docker exec -it {node.container_name} bash -l")
             for node in self.nodes
         ]
-
-    def removal(self) -> str:
-        """The command that removes everything, for a deployment that is kept."""
-        kinds: dict[str, list[str]] = {}
-        for thing in find(self.engine, self.label):
-            kinds.setdefault(thing.kind, []).append(thing.name)
-        commands = {"container": "docker rm -fv", "network": "docker network rm"}
-        steps = [
-            " ".join((commands.get(kind, "docker volume rm"), *names))
-            for kind, names in kinds.items()
-        ]
-        directory = storage.directory_of(self.name, DISKS)
-        if directory.exists():
-            steps += [f"losetup -d {device}" for device in disks.devices(directory)]
-            steps.append(f"rm -r {directory}")
-        return " && ".join(steps)
 
     def close(self) -> None:
         """Release everything, also after a failure in the middle; may be called twice.

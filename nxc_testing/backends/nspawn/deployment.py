@@ -70,10 +70,6 @@ class NspawnDeployment:
             for node in self.nodes
         ]
 
-    def removal(self) -> str:
-        """The command that removes everything, for a deployment that is kept."""
-        return f"nxc-test reap {self._session.id}"
-
     def close(self) -> None:
         """Release everything, also after a failure in the middle; may be called twice.
 
