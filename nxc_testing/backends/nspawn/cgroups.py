@@ -187,6 +187,9 @@ class Group:
         :raise DeploymentError: if one stays.
         """
         killed: set[int] = set()
+        # At once, as power goes: nothing of it may see the end of something else, and tell.
+        with suppress(DeploymentError, OSError):
+            self.freeze(True)
         for _ in range(KILL_ROUNDS):
             processes = self.processes()
             if not processes:
