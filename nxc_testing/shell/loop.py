@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from functools import cache
-from typing import TypeVarTuple
+from typing import TypeVar, TypeVarTuple
 
+T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
 
@@ -29,6 +30,18 @@ class IoLoop:
             function(*arguments)
         else:
             self.asyncio.call_soon_threadsafe(function, *arguments)
+
+    def run(self, work: Coroutine[object, object, T], timeout: float) -> T:
+        """Do something on the loop and wait for it; from any other thread.
+
+        :param timeout: seconds; then it is cancelled.
+        :raise TimeoutError: if it takes longer.
+        """
+        future = asyncio.run_coroutine_threadsafe(work, self.asyncio)
+        try:
+            return future.result(timeout)
+        finally:
+            future.cancel()
 
 
 _first_use = threading.Lock()

@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
-from typing import TypeVar
 
 from nxc_testing.errors import DeploymentError
 from nxc_testing.shell.loop import io_loop
 
 logger = logging.getLogger("nxc_testing.host")
-
-T = TypeVar("T")
 
 READ_SIZE = 1 << 16
 LOOPBACK = "127.0.0.1"
@@ -31,7 +27,9 @@ class PortRelay:
     def __init__(self, host_port: int, address: tuple[str, int]):
         self._address = address
         self._calls: set[asyncio.Task[None]] = set()
-        self._server = _on_loop(asyncio.start_server(self._serve, LOOPBACK, host_port))
+        self._server = io_loop().run(
+            asyncio.start_server(self._serve, LOOPBACK, host_port), TIMEOUT
+        )
         self.port: int = self._server.sockets[0].getsockname()[1]
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -59,7 +57,7 @@ class PortRelay:
 
     def close(self) -> None:
         """Stop listening and end the calls."""
-        _on_loop(self._close())
+        io_loop().run(self._close(), TIMEOUT)
 
     async def _close(self) -> None:
         self._server.close()
@@ -106,7 +104,3 @@ async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
         await writer.drain()
     if writer.can_write_eof():
         writer.write_eof()
-
-
-def _on_loop(work: Coroutine[object, object, T]) -> T:
-    return asyncio.run_coroutine_threadsafe(work, io_loop().asyncio).result(TIMEOUT)
