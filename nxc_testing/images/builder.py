@@ -131,6 +131,7 @@ class _Build:
             digest=self.recipe.digest,
             parent=self.parent.meta.digest if self.parent else "",
             suite=self.recipe.suite,
+            units=self.recipe.units,
             build=secrets.token_hex(8),
             built_at=time.time(),
             packages=count,

@@ -38,6 +38,7 @@ class Meta:
     :ivar packages: how many are installed.
     :ivar size: bytes.
     :ivar seconds: how long the build took.
+    :ivar units: what virtual machines boot of it, `needed` or `all`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Meta:
     packages: int
     size: int
     seconds: float
+    units: str = "needed"
 
 
 @dataclass(frozen=True, slots=True)

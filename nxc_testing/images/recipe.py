@@ -23,6 +23,7 @@ NAME = re.compile(r"[a-z0-9]+(?:[._-][a-z0-9]+)*")
 SUITE = re.compile(r"[a-z][a-z0-9.-]*")
 PACKAGE = re.compile(r"[a-z0-9][a-z0-9+.-]+(?::[a-z0-9-]+)?(?:[=/][A-Za-z0-9.+:~-]+)?")
 MODE = re.compile(r"0?[0-7]{3,4}")
+UNITS = ("needed", "all")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,8 @@ class Recipe:
     :ivar packages: sorted.
     :ivar entries: placed after the packages were installed, before the scripts run.
     :ivar scripts: run as root in the image, in this order.
+    :ivar units: what a virtual machine boots of the units that are installed: those that a test
+        may need, or `all`.
     :ivar digest: in hex, of everything above but the path, and of the builder's version and
         the machine's architecture. Neither mirror nor time stamps are in it.
     """
@@ -72,6 +75,7 @@ class Recipe:
     packages: tuple[str, ...]
     entries: tuple[Entry, ...]
     scripts: tuple[Path, ...]
+    units: str = "needed"
     digest: str = ""
 
     def chain(self) -> Iterator[Recipe]:
@@ -124,7 +128,7 @@ def locate(recipe: Path | str, *, named: Origin | None = None) -> Path:
 
 
 def _load(path: Path, seen: tuple[Path, ...]) -> Recipe:
-    top = Table(Origin("", path), read_toml(path), ("image", "files"))
+    top = Table(Origin("", path), read_toml(path), ("image", "files", "vm"))
     image = top.table("image", ("name", "extends", "suite", "packages", "scripts"))
     parent = None
     if extends := image.get("extends", str):
@@ -141,6 +145,7 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Recipe:
         packages=_packages(image),
         entries=tuple(_entries(top.table("files"), path.parent)),
         scripts=tuple(_scripts(image, path.parent)),
+        units=_units(top.table("vm", ("units",)), parent),
     )
     return replace(recipe, digest=_digest(recipe))
 
@@ -154,6 +159,7 @@ def _digest(recipe: Recipe) -> str:
         "suite": recipe.suite,
         "packages": recipe.packages,
         "entries": [[e.target, e.type, e.mode, e.sha256()] for e in recipe.entries],
+        "units": recipe.units,
         "scripts": [hashlib.sha256(script.read_bytes()).hexdigest() for script in recipe.scripts],
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
@@ -208,6 +214,15 @@ def _scripts(image: Table, base: Path) -> Iterator[Path]:
                     "its first line names its interpreter, like `#!/bin/bash -eu`",
                 )
         yield script
+
+
+def _units(vm: Table, parent: Recipe | None) -> str:
+    units = vm.get("units", str, parent.units if parent else UNITS[0])
+    if units not in UNITS:
+        raise vm.at("units").error(
+            f"{shown(units)} is no choice of units", f"it is one of: {', '.join(UNITS)}"
+        )
+    return units
 
 
 def _entries(files: Table, base: Path) -> Iterator[Entry]:

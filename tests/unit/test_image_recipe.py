@@ -213,3 +213,25 @@ def test_a_directory_with_a_socket_is_refused(recipe: Path) -> None:
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
     with pytest.raises(ConfigError, match="known: base"):
         load("nothing-like-it")
+
+
+def test_virtual_machines_boot_what_a_test_needs_by_default(recipe: Path) -> None:
+    assert load(recipe).units == "needed"
+
+
+def test_a_recipe_can_ask_for_all_units(recipe: Path) -> None:
+    before = load(recipe).digest
+    after = other(recipe, "[files]", '[vm]\nunits = "all"\n[files]')
+    assert after.units == "all"
+    assert after.digest != before
+
+
+def test_what_extends_it_has_its_units(recipe: Path, tmp_path: Path) -> None:
+    other(recipe, "[files]", '[vm]\nunits = "all"\n[files]')
+    child = write(tmp_path / "child" / "image.toml", '[image]\nextends = "../demo"\n')
+    assert load(child).units == "all"
+
+
+def test_another_choice_of_units_is_refused(recipe: Path) -> None:
+    with pytest.raises(ConfigError, match="it is one of: needed, all"):
+        other(recipe, "[files]", '[vm]\nunits = "some"\n[files]')
