@@ -79,6 +79,7 @@ class Role:
     :ivar networks: names; the first is the primary one, whose addresses stand in /etc/hosts.
     :ivar memory: bytes; None for the backend's default.
     :ivar cpus: None for the backend's default.
+    :ivar kernel_parameters: for machines that boot a kernel of their own.
     :ivar capabilities: Linux capabilities beyond the least, as the user asked for them.
     :ivar devices: host devices passed in, like `/dev/fuse`.
     """
@@ -93,6 +94,7 @@ class Role:
     ports: tuple[Port, ...] = ()
     memory: int | None = None
     cpus: int | None = None
+    kernel_parameters: tuple[str, ...] = ()
     capabilities: tuple[str, ...] = ()
     devices: tuple[str, ...] = ()
     privileged: bool = False

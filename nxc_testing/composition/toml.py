@@ -40,6 +40,7 @@ ROLE_KEYS = (
     "ports",
     "memory",
     "cpus",
+    "kernel_parameters",
     "capabilities",
     "devices",
     "privileged",
@@ -51,6 +52,7 @@ NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 SIZE = re.compile(r"([1-9][0-9]*)([KMGT])")
 UNITS = {"K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 DISK = re.compile(r"vd[b-z]")
+KERNEL_PARAMETER = re.compile(r"[!-~]+")
 PORT = re.compile(r"([0-9]+):([0-9]+)")
 LAST_PORT = 65535
 PLAIN_PATH = re.compile(r"(/[^/:,\x00-\x1f]+)+")
@@ -145,6 +147,7 @@ def _role(
         ports=_ports(table),
         memory=None if memory is None else parse_size(memory, table.at("memory")),
         cpus=cpus,
+        kernel_parameters=_kernel_parameters(table),
         capabilities=_capabilities(table),
         devices=_devices(table),
         privileged=table.get("privileged", bool, False),
@@ -349,6 +352,17 @@ def _capabilities(table: Table) -> tuple[str, ...]:
                 suggestion(name.upper().removeprefix("CAP_"), CAPABILITIES),
             )
     return tuple(name for _, name in names)
+
+
+def _kernel_parameters(table: Table) -> tuple[str, ...]:
+    parameters = table.elements("kernel_parameters", str)
+    for origin, parameter in parameters:
+        if not KERNEL_PARAMETER.fullmatch(parameter):
+            raise origin.error(
+                f"{shown(parameter)} is not one parameter of a kernel",
+                'like "nosmt" or "panic=5", without blanks',
+            )
+    return tuple(parameter for _, parameter in parameters)
 
 
 def _devices(table: Table) -> tuple[str, ...]:

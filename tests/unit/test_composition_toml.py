@@ -57,6 +57,7 @@ disks = { vdb = "2G", vdc = "512M" }
 ports = [80, 443]
 memory = "512M"
 cpus = 2
+kernel_parameters = ["nosmt", "panic=5"]
 capabilities = ["NET_ADMIN"]
 devices = ["/dev/fuse"]
 privileged = true
@@ -169,6 +170,7 @@ def test_role_has_what_the_file_gives_it(full: Composition) -> None:
     assert node.disks == (Disk("vdb", 2 * 2**30), Disk("vdc", 512 * 2**20))
     assert node.ports == (Port(80), Port(443))
     assert (node.memory, node.cpus, node.privileged) == (512 * 2**20, 2, True)
+    assert node.kernel_parameters == ("nosmt", "panic=5")
     assert (node.capabilities, node.devices) == (("NET_ADMIN",), ("/dev/fuse",))
     assert node.parameters == {"any": ["thing"]}
 
@@ -279,7 +281,8 @@ def test_the_message_names_file_key_problem_and_remedy(write: Write) -> None:
     assert str(refusal(file)) == (
         f"{file}: roles.server.cuont: this key means nothing here\n"
         "  did you mean count? known: image, count, hostnames, networks, addresses, disks, ports,"
-        " memory, cpus, capabilities, devices, privileged, parameters, start_script"
+        " memory, cpus, kernel_parameters, capabilities, devices, privileged, parameters,"
+        " start_script"
     )
 
 
@@ -294,6 +297,7 @@ WRONG = [
     ("count = -1", f"{SERVER}.count", "too few", "0 or more"),
     ("privileged = 1", f"{SERVER}.privileged", "1 does not fit", "true or false"),
     ("cpus = 0", f"{SERVER}.cpus", "too few", "1 or more"),
+    ('kernel_parameters = ["a b"]', f"{SERVER}.kernel_parameters[0]", "not one", "without blanks"),
     ("[roles]\nclient = 2", "roles.client", "does not fit", "a table"),
     ('capabilities = "NET_ADMIN"', f"{SERVER}.capabilities", "does not fit", "an array"),
     ('devices = ["/dev/fuse", 1]', f"{SERVER}.devices[1]", "does not fit", "a string"),
