@@ -1,15 +1,22 @@
 """The methods of upstream's machines that need a virtual machine's hardware.
 
-Each raises `Unsupported` until a backend brings what it needs, so that a script that asks for
-them says so in one line and never meets an AttributeError.
+Each raises `Unsupported` where the backend does not bring what it needs, so that a script that
+asks for it says so in one line and never meets an AttributeError.
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from nxc_testing.errors import Unsupported
-from nxc_testing.waiting import DEFAULT_TIMEOUT, Duration
+from nxc_testing.backends.base import HasMonitor, HasTerminals, QemuMonitor, TakesConsoleInput
+from nxc_testing.errors import Unsupported, WaitTimeout, tail
+from nxc_testing.events import Logged
+from nxc_testing.logs import waiting
+from nxc_testing.qmp import QmpClient
+from nxc_testing.waiting import DEFAULT_TIMEOUT, Deadline, Duration
+from nxc_testing.waits import Waits
 
 SCREEN = "the machine has no screen"
 KEYBOARD = "the machine has no keyboard; use interact() for programs on a terminal"
@@ -27,9 +34,7 @@ ATTRIBUTES = {
     "get_systemd_process": PROCESS,
     "monitor": MONITOR,
     "monitor_path": MONITOR,
-    "pid": PROCESS,
     "process": PROCESS,
-    "qmp_client": MONITOR,
     "qmp_path": MONITOR,
     "serial_thread": MONITOR,
     "shared_dir": SHARED,
@@ -42,15 +47,17 @@ ATTRIBUTES = {
 """What upstream's machines have as attributes, and why this one does not."""
 
 
-class Hardware:
+# In the text of a terminal there are no ends of lines.
+TTY_TEXT = "fold -w \"$(stty -F /dev/tty{0} size | cut -d' ' -f2)\" /dev/vcs{0}"
+
+
+class Hardware(Waits):
     """What only a virtual machine has: screen, keyboard, monitor, terminals, firmware.
 
     :cvar keep_machine_state: machines are always made anew.
     :cvar keep_vm_state: the same, by its name before 26.05.
     """
 
-    name: str
-    backend: str
     keep_machine_state: ClassVar[bool] = False
     keep_vm_state: ClassVar[bool] = False
 
@@ -89,34 +96,115 @@ class Hardware:
         self._missing("send_chars", KEYBOARD)
 
     def send_monitor_command(self, command: str) -> str:
-        """Send a command to QEMU's monitor."""
-        self._missing("send_monitor_command", MONITOR)
+        """Send a command to QEMU's monitor for humans.
+
+        :return: what it prints.
+        """
+        self.run_callbacks()
+        return self._monitor("send_monitor_command").human(command)
 
     def wait_for_monitor_prompt(self) -> str:
-        """Wait for the prompt of QEMU's monitor."""
-        self._missing("wait_for_monitor_prompt", MONITOR)
+        """Nothing is left to wait for: every answer of QEMU comes with its command."""
+        self._monitor("wait_for_monitor_prompt")
+        return ""
 
-    def wait_for_qmp_event(self, event_filter: Any, timeout: Duration = 600) -> dict[str, Any]:  # noqa: ANN401
-        """Wait for an event of QEMU."""
-        self._missing("wait_for_qmp_event", MONITOR)
+    @property
+    def qmp_client(self) -> QmpClient:
+        """QEMU's machine protocol."""
+        return QmpClient(self._monitor("qmp_client"))
+
+    def wait_for_qmp_event(
+        self, event_filter: Callable[[dict[str, Any]], bool], timeout: Duration = 600
+    ) -> dict[str, Any]:
+        """Wait for an event of QEMU that no earlier call has matched.
+
+        :param event_filter: whether an event is the one.
+        :raise WaitTimeout: with the names of the events that came instead.
+        :raise MachineDied: if the machine ends meanwhile.
+        """
+        monitor = self._monitor("wait_for_qmp_event")
+        what, deadline = "a QMP event", Deadline(timeout)
+        seen: list[str] = []
+
+        def accept(event: dict[str, Any]) -> bool:
+            seen.append(event["event"])
+            return bool(event_filter(event))
+
+        boot = self.node.boot
+        assert boot is not None
+        boot.on_end(monitor.wake)
+        with waiting(self._events, self.name, what, deadline):
+            if event := monitor.wait_for_event(accept, deadline, boot.ended.is_set):
+                return event
+            if boot.ended.is_set():
+                raise self._died(doing=f"the wait for {what}")
+            came = f"  these came: {', '.join(seen)}" if seen else "  none came"
+            raise WaitTimeout(self.name, what, deadline.elapsed(), came)
+
+    @property
+    def pid(self) -> int:
+        """The process of this host that is the machine."""
+        if not isinstance(self.node, HasMonitor):
+            self._missing("pid", PROCESS)
+        return self.node.process_id()
 
     def get_tty_text(self, tty: str) -> str:
-        """Read a virtual terminal."""
-        self._missing("get_tty_text", TTY)
+        """Read a virtual terminal.
+
+        :param tty: its number.
+        """
+        self._check_terminals("get_tty_text")
+        return self._tty_text(tty, Deadline(DEFAULT_TIMEOUT))
 
     def wait_until_tty_matches(
         self, tty: str, regexp: str, timeout: Duration | None = DEFAULT_TIMEOUT
     ) -> None:
-        """Wait until a virtual terminal shows a text."""
-        self._missing("wait_until_tty_matches", TTY)
+        """Wait until a virtual terminal shows a text.
+
+        :raise WaitTimeout: with what it shows.
+        """
+        self._check_terminals("wait_until_tty_matches")
+        text = ""
+
+        def matches(deadline: Deadline) -> bool:
+            nonlocal text
+            text = self._tty_text(tty, deadline)
+            return re.search(regexp, text) is not None
+
+        self.wait(
+            f"{regexp!r} on tty{tty}",
+            matches,
+            timeout,
+            # Without the empty rest of each line, and of the screen.
+            evidence=lambda: tail(f"tty{tty}", re.sub(r"\s+$", "", text, flags=re.M)).lstrip("\n"),
+        )
 
     def dump_tty_contents(self, tty: str) -> None:
         """Log what a virtual terminal shows."""
-        self._missing("dump_tty_contents", TTY)
+        self._check_terminals("dump_tty_contents")
+        text = self._tty_text(tty, Deadline(DEFAULT_TIMEOUT))
+        self._events.emit(Logged(machine=self.name, message=text))
 
     def send_console(self, chars: str) -> None:
-        """Type into the serial console."""
-        self._missing("send_console", CONSOLE_INPUT)
+        """Type into the console."""
+        if not isinstance(self.node, TakesConsoleInput):
+            self._missing("send_console", CONSOLE_INPUT)
+        self.run_callbacks()
+        self._ensure_started()
+        self.node.type_on_console(chars.encode())
+
+    def _monitor(self, method: str) -> QemuMonitor:
+        if not isinstance(self.node, HasMonitor):
+            self._missing(method, MONITOR)
+        self._ensure_started()
+        return self.node.monitor()
+
+    def _check_terminals(self, method: str) -> None:
+        if not isinstance(self.node, HasTerminals):
+            self._missing(method, TTY)
+
+    def _tty_text(self, tty: str, deadline: Deadline) -> str:
+        return self.look(TTY_TEXT.format(tty), deadline).stdout.decode(errors="replace")
 
     def console_interact(self) -> None:
         """Talk to the serial console by hand."""

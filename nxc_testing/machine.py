@@ -24,7 +24,6 @@ from nxc_testing.hardware import Hardware
 from nxc_testing.logs import section
 from nxc_testing.shell import Result
 from nxc_testing.waiting import DEFAULT_TIMEOUT, Duration, seconds
-from nxc_testing.waits import Waits
 
 if TYPE_CHECKING:
     from nxc_testing.interactive import Interaction
@@ -46,7 +45,7 @@ class Directories:
     tmp: Path
 
 
-class Machine(Waits, Hardware):
+class Machine(Hardware):
     """One machine of a deployment.
 
     Methods that upstream's driver has carry its names and meaning (NixOS manual, "Machine

@@ -11,12 +11,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from nxc_testing.composition import Plan
     from nxc_testing.runs.journal import Record
     from nxc_testing.session import Session
+    from nxc_testing.waiting import Deadline
 
 
 class Boot:
@@ -198,6 +199,68 @@ class ForwardsPorts(Protocol):
         """Let 127.0.0.1:host_port on the host lead to guest_port in the machine."""
 
 
+class QemuMonitor(Protocol):
+    """The monitor of a QEMU; its methods raise `DeploymentError` if it is gone or refuses."""
+
+    def execute(self, command: str, arguments: Mapping[str, object] | None = None) -> Any:  # noqa: ANN401 (whatever JSON holds)
+        """Run a QMP command, and give what it returns."""
+
+    def human(self, line: str) -> str:
+        """Run a command of the monitor for humans, and give what it prints."""
+
+    def wait_for_event(
+        self,
+        accept: Callable[[dict[str, Any]], bool],
+        deadline: Deadline,
+        ended: Callable[[], bool],
+    ) -> dict[str, Any] | None:
+        """Wait for a QMP event behind the last one that was waited for.
+
+        :param ended: true ends the wait.
+        :return: the event; None if it has not come.
+        """
+
+    def wake(self) -> None:
+        """Let those who wait look at what ends their wait."""
+
+
+@runtime_checkable
+class HasMonitor(Protocol):
+    """A node that is a QEMU of this host."""
+
+    def monitor(self) -> QemuMonitor:
+        """The monitor of the present boot.
+
+        :raise MachineDied: if the machine is off.
+        """
+
+    def process_id(self) -> int:
+        """The number of QEMU's process.
+
+        :raise MachineDied: if the machine is off.
+        """
+
+
+@runtime_checkable
+class TakesConsoleInput(Protocol):
+    """A node whose console can be typed into."""
+
+    def type_on_console(self, data: bytes) -> None:
+        """Type; it is read by whatever reads the console in the machine.
+
+        :raise MachineDied: if the machine is off.
+        """
+
+
+@runtime_checkable
+class HasTerminals(Protocol):
+    """A node whose system has virtual terminals, /dev/tty1 and so on."""
+
+    @property
+    def has_terminals(self) -> bool:
+        """True: to declare it is all there is to do."""
+
+
 class Deployment(Protocol):
     """Machines that belong together, and all that belongs to no single one of them."""
 
@@ -234,6 +297,14 @@ class Backend(Protocol):
 
         :raise DeploymentError: if it cannot be done.
         """
+
+
+@runtime_checkable
+class Explains(Protocol):
+    """A backend that does its work in one of several ways, depending on the host."""
+
+    def remarks(self) -> Sequence[str]:
+        """How it would do it here, and why; for a host that can use it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nxc_testing import backends
-from nxc_testing.backends.base import ForwardsPorts, Freezes, Links, Node, OwnSystem, Reboots
+from nxc_testing.backends.base import (
+    ForwardsPorts,
+    Freezes,
+    HasMonitor,
+    HasTerminals,
+    Links,
+    Node,
+    OwnSystem,
+    Reboots,
+    TakesConsoleInput,
+)
 
 BEGIN, END = "<!-- capabilities: begin -->", "<!-- capabilities: end -->"
 
@@ -23,11 +33,13 @@ class Capability:
     :ivar protocol: what a node satisfies that can do it.
     :ivar methods: the machine's methods that need it.
     :ivar what: what it is, for a reader.
+    :ivar attributes: the machine's attributes that need it.
     """
 
     protocol: type
     methods: tuple[str, ...]
     what: str
+    attributes: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -46,6 +58,18 @@ CAPABILITIES = (
     Capability(Freezes, ("freeze", "thaw"), "stop all processes, and continue"),
     Capability(Links, ("block", "unblock"), "cut the network, and restore it"),
     Capability(ForwardsPorts, ("forward_port",), "reach a port of the machine from the host"),
+    Capability(
+        HasMonitor,
+        ("send_monitor_command", "wait_for_monitor_prompt", "wait_for_qmp_event"),
+        "talk to QEMU",
+        ("qmp_client", "pid"),
+    ),
+    Capability(TakesConsoleInput, ("send_console",), "type into the console"),
+    Capability(
+        HasTerminals,
+        ("get_tty_text", "wait_until_tty_matches", "dump_tty_contents"),
+        "read virtual terminals",
+    ),
 )
 
 
@@ -68,7 +92,7 @@ def table(node_types: Mapping[str, type[Node]]) -> str:
         f"| --- | --- |{' :-: |' * len(names)}",
     ]
     for one in CAPABILITIES:
-        methods = ", ".join(f"`{method}`" for method in one.methods)
+        methods = ", ".join(f"`{name}`" for name in (*one.methods, *one.attributes))
         cells = ("yes" if one.declared_by(node_types[name]) else "no" for name in names)
         lines.append(f"| `{one.name}`: {one.what} | {methods} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from nxc_testing.errors import ConfigError, NxcError
 
-COMMANDS = ("image", "shell", "runs")
+COMMANDS = ("image", "shell", "runs", "doctor")
 """The modules of this package that have a `register(subparsers)`.
 
 It adds a parser whose default `run` is a function of the parsed arguments that returns the exit

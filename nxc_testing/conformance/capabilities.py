@@ -16,10 +16,15 @@ from nxc_testing.errors import Unsupported
 from nxc_testing.hardware import ATTRIBUTES, Hardware
 from nxc_testing.machine import Machine
 
-REFUSED = sorted(name for name, value in vars(Hardware).items() if inspect.isfunction(value))
-HARDWARE = [name for name in REFUSED if not name.startswith("_")]
+SERVED = {name for one in CAPABILITIES for name in one.methods}
+METHODS = sorted(name for name, value in vars(Hardware).items() if inspect.isfunction(value))
+HARDWARE = [name for name in METHODS if not name.startswith("_") and name not in SERVED]
+"""What no backend brings so far."""
 
-EXERCISED = {"OwnSystem", "Reboots", "Freezes", "Links", "ForwardsPorts"}
+EXERCISED = {
+    *("OwnSystem", "Reboots", "Freezes", "Links", "ForwardsPorts"),
+    *("HasMonitor", "TakesConsoleInput", "HasTerminals"),
+}
 """The capabilities that other modules of the suite use for real, where they are declared."""
 
 
@@ -54,8 +59,13 @@ class TestCapabilities:
             assert isinstance(bare.node, capability.protocol)
             return
         for name in capability.methods:
+            method = getattr(bare, name)
             with pytest.raises(Unsupported) as caught:
-                getattr(bare, name)()
+                method(*any_arguments(method))
+            check_refusal(bare, name, caught.value)
+        for name in capability.attributes:
+            with pytest.raises(Unsupported) as caught:
+                getattr(bare, name)
             check_refusal(bare, name, caught.value)
 
     @pytest.mark.parametrize("name", HARDWARE)

@@ -165,7 +165,11 @@ class RunLab:
         found = []
         for process in psutil.process_iter():
             with suppress(psutil.Error):
-                ours = process.environ().get("XDG_RUNTIME_DIR") == str(self.runtime)
+                environment = process.environ()
+                ours = environment.get("XDG_RUNTIME_DIR") == str(self.runtime)
+                # Machines of QEMU have an environment of their own.
+                owner = environment.get("NXC_QEMU_OWNER", "").partition(":")[0]
+                ours = ours or owner in {str(run.process.pid) for run in self.runs}
                 # It may have another environment.
                 ours = ours or LONG in process.cmdline()
                 if ours and process.status() != psutil.STATUS_ZOMBIE:

@@ -1,0 +1,281 @@
+"""From a plan to a deployment: networks, volumes, disks and machines."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Mapping
+from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
+
+from nxc_testing.backends import start_scripts
+from nxc_testing.backends.host.provision import RESOLV_CONF, hosts_file
+from nxc_testing.backends.host.subnets import candidates
+from nxc_testing.backends.qemu import acceleration
+from nxc_testing.backends.qemu.command import MEMORY, Hardware
+from nxc_testing.backends.qemu.deployment import QemuDeployment
+from nxc_testing.backends.qemu.helpers import Switch, share, virtiofsd
+from nxc_testing.backends.qemu.node import QemuNode
+from nxc_testing.composition import Instance, MachinePlan, Plan, Volume
+from nxc_testing.composition.identity import (
+    PUBLIC,
+    Addresses,
+    MachineFile,
+    assign_addresses,
+    hosts_entries,
+    machine_files,
+)
+from nxc_testing.errors import ConfigError, DeploymentError, ImageError
+from nxc_testing.images import Image, cpio
+from nxc_testing.images.cache import NAMESPACES, Cache
+from nxc_testing.images.vm import VmImage, into_vm
+from nxc_testing.session import Session
+
+FIRST_EXTRA_DISK = ord("b")
+
+
+def deploy(plan: Plan, session: Session) -> QemuDeployment:
+    """Make everything that a plan's machines need, and the machines; nothing is started.
+
+    :raise NxcError: if it cannot be done; nothing is left then.
+    """
+    maker = Maker(plan, session)
+    try:
+        maker.make()
+    except BaseException as error:
+        try:
+            maker.deployment.close()
+        except DeploymentError as another:
+            error.add_note(f"and then: {another}")
+        raise
+    return maker.deployment
+
+
+class Maker:
+    """Makes one deployment, step by step; what it has made is the deployment's at once."""
+
+    def __init__(self, plan: Plan, session: Session):
+        self._plan, self._session = plan, session
+        self._composition = plan.composition
+        self.deployment = QemuDeployment(session, plan)
+        self._images: dict[Image, VmImage] = {}
+        self._subnets: dict[str, IPv4Network] = {}
+        self._addresses: Addresses = {}
+        self._volumes: dict[str, Path] = {}
+        self._accelerator = ""
+
+    def make(self) -> None:
+        """See `deploy`."""
+        self._check()
+        for machine in self._plan.machines:
+            image = _recipe_image(machine)
+            if image not in self._images:
+                self._images[image] = into_vm(image, self._session.progress)
+        self._accelerator = self._choose_accelerator()
+        self._choose_subnets()
+        self._addresses = assign_addresses(self._composition, self._subnets)
+        self.deployment.announce()
+        self._make_volumes()
+        self.deployment.switch = Switch(self.deployment.directory, self.deployment.environment)
+        for number, machine in enumerate(self._plan.machines, 1):
+            self._make_machine(number, machine)
+
+    def _check(self) -> None:
+        """Meet what the user has to change before anything is made."""
+        start_scripts.refuse(self._composition, "qemu")
+        if self._composition.volumes and virtiofsd() is None:
+            raise DeploymentError(
+                "volumes are shared by virtiofsd, which this host does not have: "
+                "apt-get install virtiofsd (Debian 13), or qemu-system-common (Debian 12)"
+            )
+        for role in self._composition.roles:
+            names = sorted(disk.name for disk in role.disks)
+            expected = [f"vd{chr(FIRST_EXTRA_DISK + i)}" for i in range(len(names))]
+            if names != expected:
+                raise ConfigError(
+                    f"a virtual machine with {len(names)} disks calls them {', '.join(expected)}",
+                    file=self._composition.source,
+                    key=f"roles.{role.name}.disks",
+                    hint="give them these names",
+                )
+
+    def _choose_accelerator(self) -> str:
+        image, vm = next(iter(self._images.items()))
+        verdict = acceleration.choose(vm, Cache.of(image))
+        if verdict.accelerator != "kvm":
+            self._session.progress("qemu", verdict.reason)
+        return verdict.accelerator
+
+    def _choose_subnets(self) -> None:
+        """Subnets that differ from each other; nobody else meets them."""
+        fixed = [network.subnet for network in self._composition.networks if network.subnet]
+        for network in self._composition.networks:
+            members = sum(
+                network.name in one.role.networks for one in self._composition.instances()
+            )
+            taken = [*fixed, *self._subnets.values()]
+            self._subnets[network.name] = network.subnet or next(
+                subnet
+                for subnet in candidates(members)
+                if not any(subnet.overlaps(other) for other in taken)
+            )
+
+    def _make_volumes(self) -> None:
+        for volume in self._composition.volumes:
+            directory = self.deployment.directory / f"volume-{volume.name}"
+            directory.mkdir()
+            directory.chmod(0o755)
+            self._volumes[volume.name] = directory
+            first = next((one for one in self._plan.machines if _mounts(one, volume)), None)
+            if first:
+                _fill(directory, _recipe_image(first), volume)
+
+    def _make_machine(self, number: int, machine: MachinePlan) -> None:
+        instance, deployment = machine.instance, self.deployment
+        image, role = self._images[_recipe_image(machine)], instance.role
+        # By number: the paths of sockets are short.
+        directory = deployment.directory / str(number)
+        directory.mkdir()
+        volumes = {
+            f"volume{i}": (volume, directory / f"volume{i}")
+            for i, volume in enumerate(self._composition.volumes)
+            if _mounts(machine, volume)
+        }
+        own = self._addresses[instance.name]
+        hardware = Hardware(
+            name=instance.name,
+            uuid=str(instance.uuid),
+            image=image,
+            initrd=self._make_initrd(directory, machine, {t: v for t, (v, _) in volumes.items()}),
+            root=_overlay(directory / "root.qcow2", image.disk),
+            accelerator=self._accelerator,
+            networks=[IPv4Address(address) for address in own.values()],
+            disks=_make_disks(directory, instance),
+            volumes={tag: path for tag, (_, path) in volumes.items()},
+            memory=role.memory or MEMORY,
+            cpus=role.cpus or 1,
+            parameters=role.kernel_parameters,
+        )
+
+        def prepare() -> list[socket.socket]:
+            assert deployment.switch
+            for volume, path in volumes.values():
+                share(self._volumes[volume.name], path, deployment.environment)
+            return [deployment.switch.plug(network) for network in own]
+
+        def forward(host_port: int, guest_port: int) -> None:
+            network, address = next(iter(own.items()))
+            subnet = self._subnets[network]
+            gateway = deployment.gateway(network, subnet, self._unused(network))
+            gateway.forward(host_port, IPv4Address(address), guest_port)
+
+        node = QemuNode(
+            hardware,
+            own,
+            directory=directory,
+            environment=deployment.environment,
+            prepare=prepare,
+            forward=forward,
+        )
+        deployment.add(node)
+        for port in role.ports:
+            node.publish(port.guest, port.host)
+
+    def _unused(self, network: str) -> IPv4Address:
+        """An address in a network that is neither a machine's nor the gateway's."""
+        subnet = self._subnets[network]
+        used = {own.get(network) for own in self._addresses.values()}
+        return next(
+            address
+            for i in range(subnet.num_addresses - 3, 0, -1)
+            if str(address := subnet[i]) not in used
+        )
+
+    def _make_initrd(
+        self, directory: Path, machine: MachinePlan, volumes: Mapping[str, Volume]
+    ) -> Path:
+        """The image's RAM disk, and behind it what this machine is told of itself."""
+        name, own = machine.instance.name, self._addresses[machine.instance.name]
+        files = {
+            **machine_files(self._plan, machine, self._addresses),
+            "/etc/hostname": MachineFile(f"{name}\n".encode(), PUBLIC),
+            "/etc/resolv.conf": MachineFile(f"{RESOLV_CONF}\n".encode(), PUBLIC),
+            "/etc/hosts": MachineFile(
+                hosts_file(hosts_entries(self._plan, self._addresses)), PUBLIC
+            ),
+        }
+        links = "".join(
+            f"eth{i} {address}/{self._subnets[network].prefixlen}\n"
+            for i, (network, address) in enumerate(own.items())
+        )
+        mounts = "".join(f"{tag} {volume.path}\n" for tag, volume in volumes.items())
+        members = {
+            f"machine{path}": cpio.file(file.content, file.mode) for path, file in files.items()
+        }
+        members["machine/etc/nxc/secrets"] = cpio.Member(cpio.DIRECTORY.mode & ~0o077)
+        members["links"] = cpio.file(links.encode())
+        if mounts:
+            members["mounts"] = cpio.file(mounts.encode())
+        path = directory / "initrd"
+        path.touch(mode=0o600)
+        path.write_bytes(self._images[_recipe_image(machine)].initrd.read_bytes())
+        with path.open("ab") as file:
+            file.write(cpio.pack(members))
+        return path
+
+
+def _recipe_image(machine: MachinePlan) -> Image:
+    if isinstance(machine.image, Image):
+        return machine.image
+    raise ImageError(
+        f"role {machine.instance.role.name}: QEMU has no image {machine.image!r} of its own: "
+        "name a recipe"
+    )
+
+
+def _mounts(machine: MachinePlan, volume: Volume) -> bool:
+    return not volume.roles or machine.instance.role.name in volume.roles
+
+
+def _make_disks(directory: Path, instance: Instance) -> dict[str, Path]:
+    """Empty disks, as sparse files."""
+    disks = {}
+    for disk in instance.role.disks:
+        path = disks[disk.name] = directory / f"{disk.name}.raw"
+        try:
+            with path.open("xb") as file:
+                os.truncate(file.fileno(), disk.size)
+        except OSError as error:
+            raise DeploymentError(f"disk {disk.name} of {instance.name}: {error}") from error
+    return disks
+
+
+def _overlay(path: Path, disk: Path) -> Path:
+    """A disk that has what another has, and takes what is written."""
+    _run("qemu-img", "create", "-q", "-f", "qcow2", "-b", str(disk), "-F", "raw", str(path))
+    return path
+
+
+def _fill(directory: Path, image: Image, volume: Volume) -> None:
+    """Give a volume what an image holds at its path."""
+    inside = f".{volume.path}"
+    depth = volume.path.count("/")
+    listed = subprocess.run(
+        ["tar", "--list", f"--file={image.rootfs}", "--occurrence", f"{inside}/"],
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode:
+        return
+    _run(
+        *(NAMESPACES if os.geteuid() else ()),
+        *("tar", "--extract", f"--file={image.rootfs}", f"--directory={directory}"),
+        *("--numeric-owner", "--xattrs", f"--strip-components={depth + 1}", inside),
+    )
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DeploymentError(f"{command[0]}: {done.stderr.strip()}")

@@ -1,0 +1,89 @@
+"""Whatever happens to pytest, nothing of the run's virtual machines is left on the host."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from run_lab import RunLab, run_lab, until
+
+from nxc_testing.backends.qemu import QemuBackend
+from nxc_testing.backends.qemu.helpers import virtiofsd
+
+WITH_VOLUME = '[volumes.users]\npath = "/users"\n' if virtiofsd() else ""
+MORE = f"""
+disks = {{ vdb = "4M" }}
+[networks.lan]
+[networks.wan]
+{WITH_VOLUME}
+"""
+
+WAIT = "def test_it(driver):\n    driver.start_all()\n    linger()\n"
+
+COMMAND = """
+def test_it(one):
+    one.succeed("true")
+    one.forward_port(0, 80)
+    one.block()
+    reached("there")
+    one.succeed("sleep 1000")
+"""
+
+GREEN = "def test_it(one):\n    assert one.succeed('hostname') == 'one\\n'\n"
+
+
+@pytest.fixture
+def lab(tmp_path: Path, runtime: Path) -> Iterator[RunLab]:
+    """Runs with machines of QEMU."""
+    if why := QemuBackend().unavailable():
+        pytest.skip(why)
+    from nxc_testing.images.builder import ensure
+    from nxc_testing.images.vm import into_vm
+
+    into_vm(ensure("base"))
+    with run_lab(tmp_path, runtime, "qemu") as lab:
+        yield lab
+        # What a failed test has left.
+        for id_ in {one for run in lab.runs for one in run.ids if lab.left()}:
+            lab.try_nxc_test("reap", id_)
+
+
+@pytest.mark.parametrize(
+    ("test", "number"),
+    [(WAIT, signal.SIGKILL), (COMMAND, signal.SIGKILL), (COMMAND, signal.SIGTERM)],
+    ids=["killed while machines boot", "killed with faults", "terminated"],
+)
+def test_an_end_from_outside_leaves_nothing(lab: RunLab, test: str, number: signal.Signals) -> None:
+    lab.composition(test, more=MORE)
+    run = lab.start()
+    run.reaches("there", 300)
+    left = " ".join(lab.left())
+    kinds = ["guest=one", "switch.py", "/var/tmp/nxc-", *(["virtiofsd"] if WITH_VOLUME else [])]
+    for kind in kinds:
+        assert kind in left
+    run.kill(number)
+    lab.all_is_gone()
+
+
+def test_kill_in_the_middle_of_a_deployment_leaves_nothing(lab: RunLab) -> None:
+    lab.composition(WAIT, more=MORE)
+    run = lab.start()
+    until(lambda: "/var/tmp/nxc-" in " ".join(lab.left()), 120, "there is a directory")
+    run.kill()
+    lab.all_is_gone()
+
+
+def test_a_kept_run_can_be_reaped_without_its_directory(lab: RunLab) -> None:
+    lab.composition(GREEN, more=MORE)
+    run = lab.start("--nxc-keep")
+    assert run.ends(300) == 0
+    (directory,) = lab.directories()
+    for file in directory.rglob("*"):
+        file.unlink()
+    directory.rmdir()
+    (id_,) = run.ids
+    assert id_ in lab.nxc_test("ps")
+    lab.nxc_test("reap", id_)
+    assert lab.left() == []
