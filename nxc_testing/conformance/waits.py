@@ -19,7 +19,8 @@ class TestWaitUntil:
         self, machine: Machine, scratch: str
     ) -> None:
         command = f"echo x >>{scratch}/tries; wc -l <{scratch}/tries; test -s {scratch}/done"
-        machine.succeed(f"(sleep 0.3; echo >{scratch}/done) >/dev/null 2>&1 &")
+        first = f"until test -s {scratch}/tries; do sleep 0.1; done"
+        machine.succeed(f"({first}; sleep 1; echo >{scratch}/done) >/dev/null 2>&1 &")
         output = machine.wait_until_succeeds(command, timeout=30)
         assert int(output) > 1
 

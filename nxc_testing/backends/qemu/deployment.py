@@ -85,10 +85,6 @@ class QemuDeployment:
         """How a person reaches each machine by hand."""
         return [Access(node.name, f"nc -U {node.directory}/port2") for node in self._nodes]
 
-    def removal(self) -> str:
-        """The command that removes everything, for a deployment that is kept."""
-        return f"nxc-test reap {self._session.id}"
-
     def close(self) -> None:
         """Release everything, also after a failure in the middle; may be called twice.
 
