@@ -37,6 +37,9 @@ _BOOTED = """
 if [[ -p /run/nxc/gate ]]; then
   exec 3<>/run/nxc/gate
   [[ -e /run/nxc/booted ]] || read -r -t 8 -u 3
+  [[ -e /run/nxc/booted ]] && read -r target </run/nxc/booted || exit 1
+  [[ $target == basic ]] && exit
+  exit 99
 fi
 read -r first </proc/1/comm
 case $first in

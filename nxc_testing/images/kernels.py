@@ -30,9 +30,9 @@ GENERATORS = "run/systemd/system-generators"
 
 STARTED_BY = {
     "sysinit.target": ("backdoor.service",),
-    "basic.target": ("backdoor-ready.service",),
-    "emergency.target": ("backdoor.service", "backdoor-ready.service"),
-    "rescue.target": ("backdoor.service", "backdoor-ready.service"),
+    "basic.target": ("backdoor-ready@basic.service",),
+    "emergency.target": ("backdoor.service", "backdoor-ready@emergency.service"),
+    "rescue.target": ("backdoor.service", "backdoor-ready@rescue.service"),
 }
 """The driver's own units in a machine, and what starts them."""
 
@@ -136,11 +136,10 @@ def initrd(kernel: Kernel, busybox: bytes, *, all_units: bool) -> bytes:
         "run/nxc/gate": Member(stat.S_IFIFO | 0o600),
         "run/nxc/shells": cpio.file((GUEST / "shells").read_bytes(), 0o755),
         **{
-            f"{UNITS}/{name}": cpio.file((GUEST / name).read_bytes())
-            for name in {unit for units in STARTED_BY.values() for unit in units}
+            f"{UNITS}/{unit.name}": cpio.file(unit.read_bytes()) for unit in GUEST.glob("*.service")
         },
         **{
-            f"{UNITS}/{target}.wants/{name}": cpio.link(f"../{name}")
+            f"{UNITS}/{target}.wants/{name}": cpio.link(f"../{_file_of(name)}")
             for target, units in STARTED_BY.items()
             for name in units
         },
@@ -167,6 +166,11 @@ def busybox_of(rootfs: Path) -> bytes:
     for _, data in _contents(rootfs, lambda name: name in (BUSYBOX, "bin/busybox")):
         return data
     raise ImageError(f"{rootfs} has no busybox")
+
+
+def _file_of(unit: str) -> str:
+    """The file of a unit; instances share their template's."""
+    return re.sub(r"@.*\.", "@.", unit)
 
 
 def _masks() -> Iterator[tuple[str, Member]]:

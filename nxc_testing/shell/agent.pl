@@ -11,9 +11,12 @@
 #
 # Nothing here may block on a command, a zygote or a process that is being ended: there is one
 # thread, and the next message may be the one that ends them.
+#
+# Modules are what its start costs, half a second where the machine is emulated: so it has Linux'
+# numbers instead of POSIX, Errno and IO::Handle.
 use strict;
 use warnings;
-use POSIX ();
+use Config;
 
 our $TOKEN;
 my $PIPE      = 1 << 16;    # what a pipe holds
@@ -22,12 +25,14 @@ my $CHUNK     = $BULK;      # one read empties a pipe
 my $IDLE_KEPT = 4;
 my $TICK      = 1;
 my $ROUNDS    = 50;
-my $PRCTL     = {
-    x86_64  => 157, aarch64 => 167, riscv64     => 167, ppc64le => 171,
-    s390x   => 172, armv7l  => 172, loongarch64 => 167, i686    => 172,
-}->{ ( POSIX::uname() )[4] };
+my ( $PRCTL, $SETSID ) = @{ {
+    x86_64  => [ 157, 112 ], aarch64     => [ 167, 157 ], riscv64 => [ 167, 157 ],
+    s390x   => [ 172, 66 ],  loongarch64 => [ 167, 157 ], arm     => [ 172, 66 ],
+    i386    => [ 172, 66 ],  i686        => [ 172, 66 ],  powerpc64le => [ 171, 66 ],
+}->{ $Config{archname} =~ s/-.*//r } || [] };
 my ( $PR_SET_PDEATHSIG, $PR_SET_CHILD_SUBREAPER ) = ( 1, 36 );
-my $F_SETPIPE_SZ = 1031;
+my ( $F_DUPFD, $F_GETFL, $F_SETFL, $F_SETPIPE_SZ ) = ( 0, 3, 4, 1031 );
+my ( $EINTR, $EAGAIN, $O_NONBLOCK, $WNOHANG ) = ( 4, 11, 2048, 1 );
 my $KNOWS_PARENT = -e "/proc/$$/task/$$/children";    # CONFIG_PROC_CHILDREN
 
 # How a zygote is set up, by the environment that the driver asks for: what the NixOS backdoor
@@ -95,7 +100,11 @@ open my $in,   '<&', \*STDIN  or die;
 open my $out,  '>&', \*STDOUT or die;
 open my $null, '+<', '/dev/null' or die;
 fcntl $out, $F_SETPIPE_SZ, 2 * $BULK;    # where it is a pipe
-for my $fd ( 0 .. 2 ) { POSIX::dup2( fileno $null, $fd ) }
+open STDIN,  '<&', $null or die;
+open STDOUT, '>&', $null or die;
+open STDERR, '>&', $null or die;
+# The numbers that a zygote has its own two under are taken from the start.
+my @kept = map { open my $kept, '<&=', fcntl( $null, $F_DUPFD, $_ ) or die; $kept } 250, 251;
 $SIG{PIPE} = 'IGNORE';
 $SIG{HUP}  = 'IGNORE';
 $0         = 'nxc-agent';
@@ -112,8 +121,8 @@ sub emit {
     while ( $done < length $_[0] ) {
         my $n = syswrite $out, $_[0], length( $_[0] ) - $done, $done;
         if ( defined $n ) { $done += $n; next }
-        if ( $!{EAGAIN} ) { vec( my $w = '', fileno $out, 1 ) = 1; select undef, $w, undef, undef; next }
-        next if $!{EINTR};
+        if ( $! == $EAGAIN ) { vec( my $w = '', fileno $out, 1 ) = 1; select undef, $w, undef, undef; next }
+        next if $! == $EINTR;
         return shut_down();
     }
 }
@@ -125,12 +134,14 @@ sub new_pipe {
     return ( $r, $w );
 }
 
+sub unblock { my ($handle) = @_; fcntl $handle, $F_SETFL, fcntl( $handle, $F_GETFL, 0 ) | $O_NONBLOCK }
+
 sub when_readable { my ( $handle, $sub ) = @_; $readers{ fileno $handle } = [ $handle, $sub ] }
 
 # Data on its way into a pipe, as fast as it is read there; `taken` is told how much was.
 sub new_flow {
     my ( $handle, $taken ) = @_;
-    $handle->blocking(0);
+    unblock($handle);
     return { handle => $handle, text => '', taken => $taken };
 }
 
@@ -147,7 +158,7 @@ sub pour {
     my ($flow) = @_;
     if ( length $flow->{text} ) {
         my $n = syswrite $flow->{handle}, $flow->{text}, $CHUNK;
-        return if !defined $n && ( $!{EAGAIN} || $!{EINTR} );
+        return if !defined $n && ( $! == $EAGAIN || $! == $EINTR );
         return stem($flow) if !defined $n;
         substr $flow->{text}, 0, $n, '';
         $flow->{taken}->($n) if $flow->{taken};
@@ -187,7 +198,7 @@ sub new_zygote {
     $zygote{pid} = fork // die "no process: $!\n";
     become( \%zygote, $reports, @{ $environment->{argv} }, '-c', $start, 'bash' ) if !$zygote{pid};
     close $reports;
-    $zygote{reports}->blocking(0);
+    unblock( $zygote{reports} );
     $zygote{orders} = new_flow($orders);
     when_readable( $zygote{reports}, sub { report( \%zygote ) } );
     return $zygotes{ $zygote{pid} } = \%zygote;
@@ -196,17 +207,18 @@ sub new_zygote {
 sub become {
     my ( $zygote, $reports, @argv ) = @_;
     $SIG{$_} = 'DEFAULT' for qw(HUP INT QUIT PIPE TERM CHLD USR1 USR2 ALRM TSTP TTIN TTOU);
-    POSIX::setsid();
     if ($PRCTL) {
+        syscall $SETSID;
         syscall $PRCTL, $PR_SET_PDEATHSIG,       9, 0, 0, 0;
         syscall $PRCTL, $PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0;
     }
-    # By way of low numbers, which are free now: either may have the other's.
-    close $_ for $in, $out;
-    my @low = map { POSIX::dup( fileno $_ ) } $zygote->{unread}, $reports;
-    POSIX::dup2( $low[$_], 250 + $_ ), POSIX::close( $low[$_] ) for 0, 1;
+    else { require POSIX; POSIX::setsid() }
+    # Up to here handles keep their numbers when they are opened again, and are open after exec.
+    local $^F = fileno $kept[1];
+    open $kept[0], '<&', $zygote->{unread} or exit 127;
+    open $kept[1], '>&', $reports          or exit 127;
     { exec {'bash'} @argv }
-    POSIX::_exit(127);
+    exit 127;
 }
 
 # A zygote says that it is ready or that its command's process has ended, or is gone itself.
@@ -215,7 +227,7 @@ sub report {
     my $n = sysread $zygote->{reports}, $zygote->{text}, 4096, length $zygote->{text};
     return if !defined $n;
     if ( !$n ) {
-        1 while waitpid( $zygote->{pid}, 0 ) < 0 && $!{EINTR};
+        1 while waitpid( $zygote->{pid}, 0 ) < 0 && $! == $EINTR;
         return lost( $zygote, $? );
     }
     while ( $zygote->{text} =~ s/^(.*)\n// ) {
@@ -283,7 +295,7 @@ sub run {
     eval {
         for my $stream (qw(O E)) {
             my ( $r, $w ) = @$command{ "read$stream", "write$stream" } = new_pipe();
-            $r->blocking(0);
+            unblock($r);
             when_readable( $r, sub { output( $command, $stream ) } );
         }
         if ($wants_input) {
@@ -313,7 +325,7 @@ sub hand_over { my ($zygote) = @_; feed( $zygote->{orders}, delete $zygote->{ord
 sub free_zygote {
     my ($environment) = @_;
     while ( my $zygote = pop @{ $idle{$environment} ||= [] } ) {
-        return $zygote if waitpid( $zygote->{pid}, POSIX::WNOHANG() ) == 0;
+        return $zygote if waitpid( $zygote->{pid}, $WNOHANG ) == 0;
         drop($zygote);
     }
     return new_zygote($environment);
@@ -499,7 +511,7 @@ sub control {
 # daemon of its profile holds its pipe, more zygotes than are needed.
 sub tick {
     for my $zygote ( values %zygotes ) {
-        lost( $zygote, $? ) if waitpid( $zygote->{pid}, POSIX::WNOHANG() ) > 0;
+        lost( $zygote, $? ) if waitpid( $zygote->{pid}, $WNOHANG ) > 0;
     }
     for my $spare ( values %idle ) { retire( shift @$spare ) if @$spare > $IDLE_KEPT }
 }
@@ -517,7 +529,7 @@ sub serve {
         for my $fd ( keys %readers ) { $readers{$fd}[1]->() if vec( $r, $fd, 1 ) && $readers{$fd} }
         for my $fd ( keys %writers ) { $writers{$fd}[1]->() if vec( $w, $fd, 1 ) && $writers{$fd} }
     }
-    POSIX::_exit(0);
+    exit;
 }
 
 when_readable( $in, \&control );

@@ -27,6 +27,8 @@ QUIET = (
     "net.ifnames=0",
     # What the kernel tests, measures or hides at each boot, to nobody's use here.
     *("mitigations=off", "nokaslr", "cryptomgr.notests", "no_timer_check", "tsc=reliable"),
+    # Memory is not cleared twice, and not by 2 MiB where a program asks for little.
+    *("init_on_alloc=0", "transparent_hugepage=madvise"),
     *("random.trust_cpu=on", "rcupdate.rcu_expedited=1", "audit=0"),
     # Its messages are not cut to a terminal's width or coloured.
     *("systemd.log_color=0", "TERM=dumb"),
