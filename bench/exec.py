@@ -1,12 +1,15 @@
-"""A command in a container, and 10 MiB of its output: this project against what users have.
+"""A command in a machine, and 10 MiB of its output: this project against what users have.
 
-All ways go to the same container, of Docker or systemd-nspawn, in turn, round by round; ratios are
-of medians of one run.
+All ways go to the same machine, of Docker, systemd-nspawn or QEMU, in turn, round by round; ratios
+are of medians of one run.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
+import shlex
+import socket
 import statistics
 import subprocess
 import tempfile
@@ -27,13 +30,19 @@ MAKE_TEXT = f"head -c {10 << 20} < <(yes 'sixteen bytes..') >{TEXT}"
 Way = Callable[[str], object]
 
 
+END = b"\0end\n"
+
+
+def bare(command: str) -> bytes:
+    """What makes a bash run a command in a subshell and mark its end, with no guarantee at all."""
+    return f"({command}); printf '\\0end\\n'\n".encode()
+
+
 class BareShell:
-    """A bash kept open over a pipe: a subshell a command, and no guarantee at all.
+    """A bash kept open over a pipe.
 
     :param enter: what runs a program in the container.
     """
-
-    END = b"\0end\n"
 
     def __init__(self, *enter: str):
         self.process = subprocess.Popen(
@@ -47,9 +56,9 @@ class BareShell:
         """Run a command; what it prints must not hold the end mark."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        self.process.stdin.write(f"({command}); printf '\\0end\\n'\n".encode())
+        self.process.stdin.write(bare(command))
         output = bytearray()
-        while not output.endswith(self.END):
+        while not output.endswith(END):
             output += self.process.stdout.read(1 << 18)
         return bytes(output)
 
@@ -58,6 +67,61 @@ class BareShell:
         assert self.process.stdin is not None
         self.process.stdin.close()
         self.process.wait()
+
+
+class Line:
+    """A connection to a shell in a virtual machine, by the socket of one of its serial ports."""
+
+    def __init__(self, connection: socket.socket):
+        connection.settimeout(60)
+        self.connection = connection
+
+    def until(self, end: bytes) -> bytes:
+        """What comes up to an end, with it."""
+        output = bytearray()
+        while not output.endswith(end):
+            output += self.connection.recv(1 << 18)
+        return bytes(output)
+
+    def subshell(self, command: str) -> bytes:
+        """Run a command as `BareShell` does."""
+        self.connection.sendall(bare(command))
+        return self.until(END)
+
+    def upstream(self, command: str) -> bytes:
+        """Run a command as the NixOS test driver does: its output in base64, then its status."""
+        quoted = shlex.quote(f"set -euo pipefail; {command}")
+        self.connection.sendall(f"timeout 900 bash -c {quoted} | (base64 -w 0; echo)\n".encode())
+        output = base64.b64decode(self.until(b"\n"))
+        self.connection.sendall(b"echo ${PIPESTATUS[0]}\n")
+        assert self.until(b"\n") == b"0\n"
+        return output
+
+
+def vm_ways(stack: ExitStack, box: Machine, directory: Path) -> dict[str, tuple[Way, int]]:
+    """A spare port of the machine, and a virtual console as NixOS' machines have."""
+    spare = stack.enter_context(socket.socket(socket.AF_UNIX))
+    spare.connect(str(directory / "port4"))
+    subshell = Line(spare)
+    subshell.until(b"\n")
+    spare.sendall(b"exec bash --norc 2>/dev/null\n")
+    path = str(directory / "hvc0")
+    listener = stack.enter_context(socket.socket(socket.AF_UNIX))
+    listener.bind(path)
+    listener.listen()
+    where = {"type": "unix", "data": {"path": path}}
+    backend = {"type": "socket", "data": {"addr": where, "server": False}}
+    box.qmp_client.send("chardev-add", {"id": "hvc0", "backend": backend})
+    console = {"driver": "virtconsole", "bus": "ports.0", "nr": 0, "chardev": "hvc0"}
+    box.qmp_client.send("device_add", console)
+    hvc0 = stack.enter_context(listener.accept()[0])
+    box.wait_for_file("/dev/hvc0")
+    backdoor = "exec </dev/hvc0 >/dev/hvc0 2>/dev/null; stty raw -echo; exec bash --norc /dev/hvc0"
+    box.succeed(f"systemd-run --no-block sh -c {shlex.quote(backdoor)}; sleep 2")
+    return {
+        "bare subshell": (subshell.subshell, 50),
+        "NixOS' protocol on hvc0": (Line(hvc0).upstream, 10),
+    }
 
 
 @contextmanager
@@ -84,17 +148,25 @@ def ways(backend: str) -> Iterator[dict[str, tuple[Way, int]]]:
     with ExitStack() as stack:
         box, name = stack.enter_context(machine(backend))
         found: dict[str, tuple[Way, int]] = {"nxc_testing": (box.succeed, 100)}
+        directory = Path("/var/tmp", f"{name.removesuffix('-box')}-{backend}")
+        if backend == "qemu":
+            yield found | vm_ways(stack, box, directory / "1")
+            return
         if backend == "docker":
             enter: tuple[str, ...] = ("docker", "exec", "-i", name)
             found |= docker_ways(stack, name)
         else:
-            directory = Path("/var/tmp", name.removesuffix("-box") + "-nspawn", "machines/box")
             spaces = ("--mount", "--uts", "--ipc", "--net", "--pid", "--cgroup")
-            enter = ("nsenter", "--target", (directory / "leader").read_text().strip(), *spaces)
+            enter = (
+                "nsenter",
+                "--target",
+                (directory / "machines/box/leader").read_text().strip(),
+                *spaces,
+            )
             found["nsenter"] = (lambda c: _run(*enter, "bash", "-c", c), 20)
-        bare = BareShell(*enter)
-        stack.callback(bare.close)
-        found["bare subshell"] = (bare, 100)
+        shell = BareShell(*enter)
+        stack.callback(shell.close)
+        found["bare subshell"] = (shell, 100)
         yield found
 
 
@@ -171,7 +243,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--backend", choices=["docker", "nspawn"], default="docker")
+    parser.add_argument("--backend", choices=["docker", "nspawn", "qemu"], default="docker")
     options = parser.parse_args()
     rounds = options.rounds
     with ways(options.backend) as found:
