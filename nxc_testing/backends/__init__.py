@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib.metadata import entry_points
 from typing import cast
 
-from nxc_testing.backends.base import Backend
+from nxc_testing.backends.base import Backend, MayBeSlow
 from nxc_testing.errors import BackendUnavailable, ConfigError
 
 GROUP = "nxc_testing.backends"
@@ -16,9 +16,13 @@ AUTO = "auto"
 
 CANDIDATES = {
     "docker": "a Docker engine answers",
+    "qemu": "QEMU is there",
     "nspawn": "this is root, and systemd-nspawn is there",
 }
-"""The backends that `auto` tries, in this order, and what it means that one can be used."""
+"""The backends that `auto` tries, in this order, and what it means that one can be used.
+
+One that is slow on this host comes after all others.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,11 +50,18 @@ def choose(name: str) -> Choice:
         create(name)
         return Choice(name)
     obstacles: list[str] = []
+    slow = ""
     for candidate, reason in CANDIDATES.items():
-        why = create(candidate).unavailable()
-        if why is None:
+        backend = create(candidate)
+        if why := backend.unavailable():
+            obstacles.append(f"no {candidate}, as {why}")
+        elif isinstance(backend, MayBeSlow) and (why := backend.slow()):
+            slow = slow or candidate
+            obstacles.append(f"{candidate} only where nothing else is, as {why}")
+        else:
             return Choice(candidate, "; ".join((reason, *obstacles)))
-        obstacles.append(f"no {candidate}, as {why}")
+    if slow:
+        return Choice(slow, "; ".join((CANDIDATES[slow], *obstacles)))
     raise ConfigError(
         "this host can use no backend",
         key=f"backend {AUTO}",

@@ -307,6 +307,14 @@ class Explains(Protocol):
         """How it would do it here, and why; for a host that can use it."""
 
 
+@runtime_checkable
+class MayBeSlow(Protocol):
+    """A backend that some hosts can use, but not at the speed that others do."""
+
+    def slow(self) -> str | None:
+        """Why its machines are slow on this host; None if they are not."""
+
+
 @dataclass(frozen=True, slots=True)
 class Trace:
     """What a run has in a backend, as the backend finds it by the labels that are on it.

@@ -9,8 +9,9 @@ pytest_plugins = ["pytester"]
 
 @pytest.fixture
 def nodes(project, monkeypatch):
-    """A composition, on a host without an engine."""
+    """A composition, on a host without an engine and without KVM."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/engine.sock")
+    monkeypatch.setenv("NXC_QEMU_ACCEL", "tcg")
     project.composition("x", roles="[roles.a]\n", test_it="def test_it(a): pass\n")
     return project
 
@@ -33,5 +34,5 @@ def test_a_host_that_can_use_none_is_a_usage_error_that_says_what_to_install(
     result = nodes.run("--nxc-backend=auto", *options)
     assert result.ret == pytest.ExitCode.USAGE_ERROR
     text = result.stdout.str() + result.stderr.str()
-    for part in ("this host can use no backend", "no docker, as", "no nspawn, as"):
+    for part in ("this host can use no backend", "no docker, as", "no qemu, as", "no nspawn, as"):
         assert part in text

@@ -12,12 +12,16 @@ from nxc_testing import backends
 from nxc_testing.backends.docker import DockerBackend
 from nxc_testing.backends.nspawn import NspawnBackend
 from nxc_testing.backends.nspawn.needs import TOOLS
+from nxc_testing.backends.qemu import QemuBackend
+from nxc_testing.backends.qemu.acceleration import CHOICE
 from nxc_testing.errors import ConfigError
 
 
 @pytest.fixture
 def no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor KVM."""
     monkeypatch.setenv("DOCKER_HOST", "unix:///nonexistent/engine.sock")
+    monkeypatch.setenv(CHOICE, "tcg")
 
 
 @pytest.fixture
@@ -46,6 +50,29 @@ def test_without_an_engine_it_is_nspawn_and_says_why(no_engine: None) -> None:
     choice = backends.choose("auto")
     assert choice.name == "nspawn"
     assert "systemd-nspawn is there; no docker, as there is no Docker engine at" in choice.reason
+
+
+def test_where_kvm_works_it_is_virtual_machines(
+    no_engine: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if why := QemuBackend().unavailable():
+        pytest.skip(why)
+    monkeypatch.setenv(CHOICE, "kvm")
+    assert str(backends.choose("auto")).startswith("qemu (auto: QEMU is there; no docker, as ")
+
+
+def test_emulation_is_the_last_resort(
+    no_engine: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if why := QemuBackend().unavailable():
+        pytest.skip(why)
+    for tool in ("qemu-system-x86_64", "qemu-img"):
+        (tmp_path / tool).touch(mode=0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    choice = backends.choose("auto")
+    assert choice.name == "qemu"
+    assert "qemu only where nothing else is, as NXC_QEMU_ACCEL says so" in choice.reason
+    assert "no nspawn, as " in choice.reason
 
 
 def test_where_none_can_be_used_all_obstacles_are_told(no_engine: None, no_tools: None) -> None:

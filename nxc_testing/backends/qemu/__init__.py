@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from nxc_testing.backends.base import Trace
+    from nxc_testing.backends.qemu.acceleration import Verdict
     from nxc_testing.backends.qemu.deployment import QemuDeployment
     from nxc_testing.backends.qemu.node import QemuNode
     from nxc_testing.composition import Plan
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 TOOLS = {"qemu-system-x86_64": "qemu-system-x86", "qemu-img": "qemu-utils"}
 """What the backend needs of the host, and the package that has it."""
+
+_UNKNOWN = "whether KVM works is found out when the first machine is made"
 
 
 class QemuBackend:
@@ -42,13 +45,21 @@ class QemuBackend:
 
     def remarks(self) -> Sequence[str]:
         """Whether machines run on the host's processor or are emulated, and why."""
+        verdict = self._verdict()
+        return [f"{verdict.accelerator}: {verdict.reason}" if verdict else _UNKNOWN]
+
+    def slow(self) -> str | None:
+        """Why machines are emulated here, or may be; None if KVM works."""
+        verdict = self._verdict()
+        if verdict and verdict.accelerator == "kvm":
+            return None
+        return verdict.reason if verdict else _UNKNOWN
+
+    def _verdict(self) -> Verdict | None:
         from nxc_testing.backends.qemu import acceleration  # noqa: PLC0415
         from nxc_testing.images.cache import Cache  # noqa: PLC0415
 
-        verdict = acceleration.known(Cache())
-        if verdict is None:
-            return ["whether KVM works is found out when the first machine is made"]
-        return [f"{verdict.accelerator}: {verdict.reason}"]
+        return acceleration.known(Cache())
 
     def node_type(self) -> type[QemuNode]:
         """What its machines are made of; it says what they can do."""
