@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from nxc_testing.composition import Composition, Instance, Role
+from nxc_testing.composition import Composition, Instance, Plan, Role
 from nxc_testing.errors import ConfigError
 
 
@@ -20,16 +20,16 @@ def script_of(composition: Composition, instance: Instance) -> Path:
     return script
 
 
-def refuse(composition: Composition, backend: str) -> None:
+def refuse(plan: Plan, backend: str) -> None:
     """For a backend that makes all machines by itself.
 
     :param backend: its name.
     :raise ConfigError: if a role has a start script.
     """
-    for role in {one.role.name: one.role for one in composition.instances()}.values():
+    for role in {one.instance.role.name: one.instance.role for one in plan.own}.values():
         if role.start_script:
             problem = f"backend {backend} runs no start scripts"
-            raise _error(composition, role, problem, "backend nspawn runs `run-NAME-nspawn`")
+            raise _error(plan.composition, role, problem, "backend nspawn runs `run-NAME-nspawn`")
 
 
 def _error(composition: Composition, role: Role, problem: str, hint: str) -> ConfigError:

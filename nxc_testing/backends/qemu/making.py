@@ -7,11 +7,12 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
+from itertools import islice
 from pathlib import Path
 
 from nxc_testing.backends import start_scripts
 from nxc_testing.backends.host.provision import RESOLV_CONF, hosts_file
-from nxc_testing.backends.host.subnets import candidates
+from nxc_testing.backends.host.subnets import candidates, gateway
 from nxc_testing.backends.qemu import acceleration
 from nxc_testing.backends.qemu.command import MEMORY, Hardware
 from nxc_testing.backends.qemu.deployment import QemuDeployment
@@ -68,7 +69,7 @@ class Maker:
     def make(self) -> None:
         """See `deploy`."""
         self._check()
-        for machine in self._plan.machines:
+        for machine in self._plan.own:
             image = _recipe_image(machine)
             if image not in self._images:
                 self._images[image] = into_vm(image, self._session.progress)
@@ -78,12 +79,14 @@ class Maker:
         self.deployment.announce()
         self._make_volumes()
         self.deployment.switch = Switch(self.deployment.directory, self.deployment.environment)
-        for number, machine in enumerate(self._plan.machines, 1):
+        for name, segment in self._plan.segments.items():
+            self.deployment.join(name, segment)
+        for number, machine in enumerate(self._plan.own, 1):
             self._make_machine(number, machine)
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
-        start_scripts.refuse(self._composition, "qemu")
+        start_scripts.refuse(self._plan, "qemu")
         if self._composition.volumes and virtiofsd() is None:
             raise DeploymentError(
                 "volumes are shared by virtiofsd, which this host does not have: "
@@ -109,8 +112,11 @@ class Maker:
 
     def _choose_subnets(self) -> None:
         """Subnets that differ from each other; nobody else meets them."""
+        self._subnets = {name: one.subnet for name, one in self._plan.segments.items()}
         fixed = [network.subnet for network in self._composition.networks if network.subnet]
         for network in self._composition.networks:
+            if network.name in self._subnets:
+                continue
             members = sum(
                 network.name in one.role.networks for one in self._composition.instances()
             )
@@ -127,7 +133,7 @@ class Maker:
             directory.mkdir()
             directory.chmod(0o755)
             self._volumes[volume.name] = directory
-            first = next((one for one in self._plan.machines if _mounts(one, volume)), None)
+            first = next((one for one in self._plan.own if _mounts(one, volume)), None)
             if first:
                 _fill(directory, _recipe_image(first), volume)
 
@@ -167,8 +173,11 @@ class Maker:
         def forward(host_port: int, guest_port: int) -> None:
             network, address = next(iter(own.items()))
             subnet = self._subnets[network]
-            gateway = deployment.gateway(network, subnet, self._unused(network))
-            gateway.forward(host_port, IPv4Address(address), guest_port)
+            first, second = self._unused(network)
+            # In a network that is not this deployment's alone the usual place is taken.
+            host = second if network in self._plan.segments else gateway(subnet)
+            way = deployment.gateway(network, subnet, host, first)
+            way.forward(host_port, IPv4Address(address), guest_port)
 
         node = QemuNode(
             hardware,
@@ -182,15 +191,19 @@ class Maker:
         for port in role.ports:
             node.publish(port.guest, port.host)
 
-    def _unused(self, network: str) -> IPv4Address:
-        """An address in a network that is neither a machine's nor the gateway's."""
+    def _unused(self, network: str) -> list[IPv4Address]:
+        """Two addresses in a network that are neither a machine's nor anybody's else.
+
+        The last one before the gateway's is where containers of Docker look for the way out.
+        """
         subnet = self._subnets[network]
         used = {own.get(network) for own in self._addresses.values()}
-        return next(
+        free = (
             address
             for i in range(subnet.num_addresses - 3, 0, -1)
             if str(address := subnet[i]) not in used
         )
+        return list(islice(free, 3))[-2:]
 
     def _make_initrd(
         self, directory: Path, machine: MachinePlan, volumes: Mapping[str, Volume]
