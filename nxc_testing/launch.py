@@ -7,8 +7,10 @@ from pathlib import Path
 
 from nxc_testing import backends
 from nxc_testing.backends import mixed
+from nxc_testing.backends.capabilities import needed_by
 from nxc_testing.composition import Composition, ShellMode, make_plan
 from nxc_testing.driver import Driver
+from nxc_testing.errors import ConfigError
 from nxc_testing.images import Image
 from nxc_testing.session import Session
 
@@ -39,7 +41,9 @@ def open_driver(composition: Composition, settings: Settings, session: Session) 
     :raise InfraError: if the backend, an image or the machines cannot be had.
     """
     session.look_for_dead_runs()
-    backend = backends.load(backends.choose(settings.backend).name)
+    choice = backends.choose(settings.backend, needed_by(composition))
+    check_needs(composition, choice)
+    backend = backends.load(choice.name)
     if settings.keep:
         session.keep()
     plan = make_plan(composition, build_images(composition, settings, session))
@@ -57,6 +61,22 @@ def open_driver(composition: Composition, settings: Settings, session: Session) 
     except BaseException:
         deployment.close()
         raise
+
+
+def check_needs(composition: Composition, choice: backends.Choice) -> None:
+    """See that a backend has what a composition needs.
+
+    :raise ConfigError: if it has not.
+    """
+    node_type = backends.create(choice.name).node_type()
+    for one in needed_by(composition):
+        if not one.declared_by(node_type):
+            raise ConfigError(
+                f"backend {choice} cannot do this ({one.name}): {one.what}",
+                file=composition.source,
+                key="composition.needs",
+                hint="docs/backends.md has a table of which backends can",
+            )
 
 
 def build_images(

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from nxc_testing.backends.base import Backend, MayBeSlow
 from nxc_testing.errors import BackendUnavailable, ConfigError
 
+if TYPE_CHECKING:
+    from nxc_testing.backends.capabilities import Capability
+
 GROUP = "nxc_testing.backends"
 
 AUTO = "auto"
-"""Stands for the first candidate that this host can use."""
+"""Stands for the first candidate that this host can use, and that has what a composition needs."""
 
 CANDIDATES = {
     "docker": "a Docker engine answers",
@@ -39,22 +43,27 @@ class Choice:
         return f"{self.name} ({AUTO}: {self.reason})" if self.reason else self.name
 
 
-def choose(name: str) -> Choice:
+def choose(name: str, needs: Sequence[Capability] = ()) -> Choice:
     """A backend for machines.
 
     :param name: an entry-point name, which is taken whether or not this host can use it; or
         `auto`.
+    :param needs: what machines have to be able to do. Where no candidate that this host can use
+        has it all, `auto` is the first that can be used nevertheless.
     :raise ConfigError: if there is none of that name, or none that this host can use.
     """
     if name != AUTO:
         create(name)
         return Choice(name)
     obstacles: list[str] = []
-    slow = ""
+    slow = other = ""
     for candidate, reason in CANDIDATES.items():
         backend = create(candidate)
         if why := backend.unavailable():
             obstacles.append(f"no {candidate}, as {why}")
+        elif missing := [o.name for o in needs if not o.declared_by(backend.node_type())]:
+            other = other or candidate
+            obstacles.append(f"no {candidate}, as it has no {', '.join(missing)}")
         elif isinstance(backend, MayBeSlow) and (why := backend.slow()):
             slow = slow or candidate
             obstacles.append(f"{candidate} only where nothing else is, as {why}")
@@ -62,6 +71,8 @@ def choose(name: str) -> Choice:
             return Choice(candidate, "; ".join((reason, *obstacles)))
     if slow:
         return Choice(slow, "; ".join((CANDIDATES[slow], *obstacles)))
+    if other:
+        return Choice(other, "; ".join(obstacles))
     raise ConfigError(
         "this host can use no backend",
         key=f"backend {AUTO}",

@@ -155,6 +155,15 @@ class OwnSystem(Protocol):
 
 
 @runtime_checkable
+class OwnKernel(Protocol):
+    """A node whose kernel is not the host's: it may load modules, serve NFS, and panic."""
+
+    @property
+    def own_kernel(self) -> bool:
+        """True: to declare it is all there is to do."""
+
+
+@runtime_checkable
 class Reboots(Protocol):
     """A node that can restart in order, and be seen to come back."""
 

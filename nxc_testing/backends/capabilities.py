@@ -9,6 +9,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from nxc_testing import backends
 from nxc_testing.backends.base import (
@@ -18,10 +19,16 @@ from nxc_testing.backends.base import (
     HasTerminals,
     Links,
     Node,
+    OwnKernel,
     OwnSystem,
     Reboots,
     TakesConsoleInput,
 )
+from nxc_testing.errors import ConfigError
+from nxc_testing.tables import suggestion
+
+if TYPE_CHECKING:
+    from nxc_testing.composition import Composition
 
 BEGIN, END = "<!-- capabilities: begin -->", "<!-- capabilities: end -->"
 
@@ -54,6 +61,7 @@ class Capability:
 
 CAPABILITIES = (
     Capability(OwnSystem, (), "a system of its own, with an init, files, a journal, a network"),
+    Capability(OwnKernel, (), "a kernel of its own, with modules, file systems, panics"),
     Capability(Reboots, ("reboot",), "restart in order"),
     Capability(Freezes, ("freeze", "thaw"), "stop all processes, and continue"),
     Capability(Links, ("block", "unblock"), "cut the network, and restore it"),
@@ -79,6 +87,23 @@ def capabilities(node_type: type[Node]) -> tuple[Capability, ...]:
     :param node_type: a backend's `node_type()`.
     """
     return tuple(one for one in CAPABILITIES if one.declared_by(node_type))
+
+
+def needed_by(composition: Composition) -> tuple[Capability, ...]:
+    """What a composition asks of whatever its machines are.
+
+    :raise ConfigError: if it names what is no capability.
+    """
+    known = {one.name: one for one in CAPABILITIES}
+    for name in composition.needs:
+        if name not in known:
+            raise ConfigError(
+                f"there is no capability {name!r}",
+                file=composition.source,
+                key="composition.needs",
+                hint=suggestion(name, known),
+            )
+    return tuple(known[name] for name in composition.needs)
 
 
 def table(node_types: Mapping[str, type[Node]]) -> str:

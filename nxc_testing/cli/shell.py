@@ -66,6 +66,7 @@ def run(options: argparse.Namespace) -> int:
     :return: 0.
     """
     from nxc_testing import repl  # noqa: PLC0415 - not cheap
+    from nxc_testing.backends.capabilities import needed_by  # noqa: PLC0415
     from nxc_testing.composition.counts import with_counts  # noqa: PLC0415
     from nxc_testing.composition.toml import load  # noqa: PLC0415
     from nxc_testing.launch import Settings, open_driver  # noqa: PLC0415
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
 
     roles = options.role or shlex.split(os.environ.get("NXC_ROLE", ""))
     composition = with_counts(load(options.composition), roles, options.roles, option=OPTION)
-    choice = backends.choose(options.backend)
+    choice = backends.choose(options.backend, needed_by(composition))
     if choice.reason:
         print(f"backend: {choice}", file=sys.stderr)
     with closing(Session()) as session:

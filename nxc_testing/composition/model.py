@@ -146,6 +146,7 @@ class Composition:
     :ivar source: the file that describes it.
     :ivar secrets: names of secrets that every instance gets, with a pinned value or None.
     :ivar parameters: free data, handed to every machine in /etc/nxc/deployment.json.
+    :ivar needs: names of what a backend must be able to do, as its table of capabilities has them.
     """
 
     name: str
@@ -158,6 +159,7 @@ class Composition:
     secrets: Mapping[str, str | None] = field(default_factory=dict)
     parameters: Mapping[str, Any] = field(default_factory=dict)
     description: str = ""
+    needs: tuple[str, ...] = ()
 
     def instances(self) -> tuple[Instance, ...]:
         """Every machine, in the order of the roles."""

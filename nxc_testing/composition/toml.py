@@ -83,7 +83,7 @@ def load(path: Path) -> Composition:
     if file.is_dir():
         file /= FILE_NAME
     top = Table(Origin("", file), read_toml(file), TABLES)
-    head = top.table("composition", ("name", "description", "image"))
+    head = top.table("composition", ("name", "description", "image", "needs"))
     networks = _networks(top)
     roles = _roles(top, networks, _image(head))
     name = head.get("name", str, file.parent.name)
@@ -99,6 +99,7 @@ def load(path: Path) -> Composition:
         secrets=_secrets(top),
         parameters=_parameters(top),
         description=head.get("description", str, ""),
+        needs=tuple(name for _, name in head.elements("needs", str)),
     )
     check_machines(composition, {role.name: top.at("roles").at(role.name) for role in roles})
     return composition

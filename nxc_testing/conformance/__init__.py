@@ -103,6 +103,7 @@ __all__ = [
     "TestLinks",
     "TestLog",
     "TestOwnEnd",
+    "TestOwnKernel",
     "TestPollingCondition",
     "TestPorts",
     "TestPower",

@@ -22,7 +22,7 @@ HARDWARE = [name for name in METHODS if not name.startswith("_") and name not in
 """What no backend brings so far."""
 
 EXERCISED = {
-    *("OwnSystem", "Reboots", "Freezes", "Links", "ForwardsPorts"),
+    *("OwnSystem", "OwnKernel", "Reboots", "Freezes", "Links", "ForwardsPorts"),
     *("HasMonitor", "TakesConsoleInput", "HasTerminals"),
 }
 """The capabilities that other modules of the suite use for real, where they are declared."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from nxc_testing.backends.base import OwnKernel
 from nxc_testing.conformance.target import PATIENCE, Target, opened
 from nxc_testing.driver import Driver
 from nxc_testing.errors import DeploymentError, MachineDied
@@ -91,3 +92,14 @@ class TestEnd:
         own.close()
         with pytest.raises(DeploymentError, match="closed"):
             own.machines[0].start()
+
+
+class TestOwnKernel:
+    def test_it_is_neither_the_hosts_nor_another_machines(
+        self, machine: Machine, victim: Machine
+    ) -> None:
+        if not isinstance(machine.node, OwnKernel):
+            pytest.skip(f"{machine.backend} has no OwnKernel")
+        boot_id = "/proc/sys/kernel/random/boot_id"
+        host = Path(boot_id).read_text()
+        assert len({host, machine.succeed(f"cat {boot_id}"), victim.succeed(f"cat {boot_id}")}) == 3

@@ -112,9 +112,11 @@ class Collection:
 
     def _load(self, path: Path) -> Composition:
         """Read a composition, with those of the run's counts that are meant for it."""
+        from nxc_testing.backends.capabilities import needed_by  # noqa: PLC0415 (not cheap)
         from nxc_testing.composition import load, with_counts  # noqa: PLC0415 (not cheap)
 
         composition = load(path / FILE_NAME)
+        needed_by(composition)
         roles = {role.name for role in composition.roles}
         self._roles |= roles
         counts = [count for count in self._lifetime.options.role if _role_of(count) in roles]

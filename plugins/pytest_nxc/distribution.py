@@ -134,14 +134,16 @@ class Distribution:
         :return: whether it will use any.
         :raise pytest.UsageError: if there is no backend that they can run on.
         """
-        compositions = [unit for unit in units if Path(unit, FILE_NAME).is_file()]
-        if compositions:
-            self._lifetime.backend  # noqa: B018 (in a worker it would be an internal error)
+        from nxc_testing.composition import load  # noqa: PLC0415 (not cheap)
+
+        found = [unit for unit in units if Path(unit, FILE_NAME).is_file()]
+        compositions = [load(Path(unit)) for unit in found]
+        for composition in compositions:
+            self._lifetime.backend(composition)  # in a worker it would be an internal error
         reporter = self._config.pluginmanager.get_plugin("terminalreporter")
         if compositions and reporter and self._config.get_verbosity() >= 0:
-            names = [Path(unit).name for unit in compositions]
             reporter.ensure_newline()
-            for line in self._lifetime.introduction(names, "one worker for each"):
+            for line in self._lifetime.introduction(compositions, "one worker for each"):
                 reporter.write_line(line)
         if compositions:
             self._config.add_cleanup(end_on_sigterm())

@@ -7,7 +7,6 @@ import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +85,7 @@ class Lifetime:
         self.artifacts = Artifacts(options, self.worker and self.worker["artifacts"])
         self.subtests = SubtestReporter(keep_going=options.subtests == "continue")
         self._beds: dict[Path, Bed] = {}
+        self._choices: dict[tuple[str, ...], Choice] = {}
         self._session: Session | None = None
         self._item: pytest.Item | None = None
         self._own_errors: list[Exception] = []
@@ -114,39 +114,47 @@ class Lifetime:
             self.config.hook.pytest_nxc_session_start(session=self._session, config=self.config)
         return self._session
 
-    @cached_property
-    def backend(self) -> Choice:
-        """What the machines of this run are.
+    def backend(self, composition: Composition) -> Choice:
+        """What the machines of a composition are in this run.
 
         :raise pytest.UsageError: if there is no such backend, or none that this host can use.
         """
         from nxc_testing import backends  # noqa: PLC0415 (only for runs with machines)
+        from nxc_testing.backends.capabilities import needed_by  # noqa: PLC0415 (likewise)
 
-        try:
-            return backends.choose(self.options.backend)
-        except ConfigError as error:
-            raise pytest.UsageError(
-                f"--nxc-backend {self.options.backend}: {error.problem}; {error.hint}"
-            ) from error
+        needs = composition.needs
+        if needs not in self._choices:
+            try:
+                self._choices[needs] = backends.choose(self.options.backend, needed_by(composition))
+            except ConfigError as error:
+                raise pytest.UsageError(
+                    f"--nxc-backend {self.options.backend}: {error.problem}; {error.hint}"
+                ) from error
+        return self._choices[needs]
 
     def header(self, items: Sequence[pytest.Item]) -> list[str]:
         """What is told before the first test; it makes the session if one needs machines."""
         if self._controller_looks:
             return []
-        beds = [bed for item in items if (bed := bed_of(item))]
-        names = dict.fromkeys(bed.composition.name for bed in beds)
-        return self.introduction(list(names), f"run {self.session.id}") if beds else []
+        beds = {id(bed): bed for item in items if (bed := bed_of(item))}
+        compositions = [bed.composition for bed in beds.values()]
+        return self.introduction(compositions, f"run {self.session.id}") if beds else []
 
-    def introduction(self, compositions: Sequence[str], run: str) -> list[str]:
+    def introduction(self, compositions: Sequence[Composition], run: str) -> list[str]:
         """The lines of a header.
 
         :param run: a few words on whose machines these are.
         """
-        what = "composition" if len(compositions) == 1 else "compositions"
-        first = f"nxc: backend {self.backend}, {what} {', '.join(compositions)}, {run}"
+        named: dict[str, list[str]] = {}
+        for composition in compositions:
+            named.setdefault(str(self.backend(composition)), []).append(composition.name)
+        lines = []
+        for backend, names in named.items():
+            what = "composition" if len(names) == 1 else "compositions"
+            lines.append(f"nxc: backend {backend}, {what} {', '.join(names)}, {run}")
         place = self.artifacts.directory
         which = "" if self.options.artifacts == "on" else " (if a test fails)"
-        return [first, f"nxc: artifacts {_shortened(place)}{which}"] if place else [first]
+        return [*lines, f"nxc: artifacts {_shortened(place)}{which}"] if place else lines
 
     def bed(self, composition: Composition, names: frozenset[str]) -> Bed:
         """The bed of a composition: one for each directory.
@@ -178,7 +186,7 @@ class Lifetime:
 
         given = self.options
         settings = Settings(
-            backend=self.backend.name,
+            backend=self.backend(composition).name,
             mirror=given.mirror,
             keep=given.keep,
             mode=ShellMode(given.shell) if given.shell else None,
@@ -202,8 +210,9 @@ class Lifetime:
         for item in session.items:
             if bed := bed_of(item):
                 bed.pending.add(item)
-        if any(bed.pending for bed in self._beds.values()) and not self._controller_looks:
-            self.backend  # noqa: B018 (chosen before anything is made)
+        for bed in self._beds.values():
+            if bed.pending and not self._controller_looks:
+                self.backend(bed.composition)  # chosen before anything is made
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
         """Let no test try again what failed for an earlier one."""

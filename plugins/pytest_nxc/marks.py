@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from pytest_nxc.lifetime import Lifetime, bed_above
+from pytest_nxc.lifetime import Bed, Lifetime, bed_above, bed_of
 
 if TYPE_CHECKING:
     from nxc_testing.backends.capabilities import Capability
@@ -20,7 +20,7 @@ HELP = (
 
 
 class Marks:
-    """A plugin that skips tests whose backend cannot do what they need."""
+    """A plugin that skips tests whose backend cannot do what they, or their composition, need."""
 
     def __init__(self, lifetime: Lifetime):
         self._lifetime = lifetime
@@ -31,23 +31,28 @@ class Marks:
 
         :raise pytest.UsageError: if a marker names what is no capability.
         """
-        marked = [item for item in items if bed_above(item) and item.get_closest_marker(NEEDS)]
-        if not marked:
-            return
-        from nxc_testing import backends  # noqa: PLC0415 (only where the marker is used)
+        for item in items:
+            bed = bed_above(item)
+            marked = bool(bed and item.get_closest_marker(NEEDS))
+            if bed and (marked or (bed_of(item) and bed.composition.needs)):
+                self._skip_where_it_cannot_run(item, bed)
 
-        backend = self._lifetime.backend.name
-        node_type = backends.create(backend).node_type()
-        for item in marked:
-            for one in _needs(item):
-                if not one.declared_by(node_type):
-                    reason = f"backend {backend} cannot do this ({one.name}): {one.what}"
-                    item.add_marker(pytest.mark.skip(reason=reason))
+    def _skip_where_it_cannot_run(self, item: pytest.Item, bed: Bed) -> None:
+        from nxc_testing import backends  # noqa: PLC0415 (only where something is needed)
+
+        choice = self._lifetime.backend(bed.composition)
+        node_type = backends.create(choice.name).node_type()
+        for one in _needs(item):
+            if not one.declared_by(node_type):
+                reason = f"backend {choice} cannot do this ({one.name}): {one.what}"
+                item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def _needs(item: pytest.Item) -> Iterator[Capability]:
-    from nxc_testing.backends.capabilities import CAPABILITIES  # noqa: PLC0415 (as above)
+    from nxc_testing.backends.capabilities import CAPABILITIES, needed_by  # noqa: PLC0415 (as above)
 
+    if bed := bed_of(item):
+        yield from needed_by(bed.composition)
     known = {one.name: one for one in CAPABILITIES}
     for name in (name for mark in item.iter_markers(NEEDS) for name in mark.args):
         if name not in known:

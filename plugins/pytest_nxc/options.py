@@ -54,7 +54,8 @@ class Option:
 TABLE = (
     Option(
         "backend",
-        "what the machines are; auto is the first that this host can use: docker, nspawn",
+        "what the machines are; auto is the first of docker, qemu, nspawn that this host can use,"
+        " and that has what a composition needs",
         metavar="NAME",
         default="auto",
     ),

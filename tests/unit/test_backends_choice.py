@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from nxc_testing import backends
+from nxc_testing.backends.capabilities import CAPABILITIES, Capability
 from nxc_testing.backends.docker import DockerBackend
 from nxc_testing.backends.nspawn import NspawnBackend
 from nxc_testing.backends.nspawn.needs import TOOLS
@@ -73,6 +74,44 @@ def test_emulation_is_the_last_resort(
     assert choice.name == "qemu"
     assert "qemu only where nothing else is, as NXC_QEMU_ACCEL says so" in choice.reason
     assert "no nspawn, as " in choice.reason
+
+
+def capability(name: str) -> Capability:
+    return next(one for one in CAPABILITIES if one.name == name)
+
+
+def test_auto_passes_over_what_lacks_a_capability() -> None:
+    if why := QemuBackend().unavailable():
+        pytest.skip(why)
+    choice = backends.choose("auto", [capability("OwnKernel")])
+    assert choice.name == "qemu"
+    assert "no docker, as " in choice.reason
+    assert "no nspawn, as " in choice.reason
+
+
+def test_where_nothing_has_a_capability_auto_tells_what_each_lacks(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if why := NspawnBackend().unavailable():
+        pytest.skip(why)
+    monkeypatch.setattr(backends, "CANDIDATES", {"nspawn": "it is there"})
+    choice = backends.choose("auto", [capability("OwnKernel"), capability("Links")])
+    assert str(choice) == "nspawn (auto: no nspawn, as it has no OwnKernel)"
+
+
+def test_what_the_user_names_is_taken_whatever_it_lacks() -> None:
+    assert str(backends.choose("fake", [capability("OwnKernel")])) == "fake"
+
+
+def test_the_prompt_refuses_a_backend_that_lacks_what_is_needed(tmp_path: Path) -> None:
+    head = '[composition]\nimage = "none"\nneeds = ["OwnKernel"]\n'
+    (tmp_path / "composition.toml").write_text(f"{head}[roles.a]\n")
+    command = [Path(sys.executable).parent / "nxc-test", "shell", "--backend=fake", tmp_path]
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    assert done.returncode != 0
+    assert "composition.needs: backend fake cannot do this (OwnKernel)" in done.stderr
 
 
 def test_where_none_can_be_used_all_obstacles_are_told(no_engine: None, no_tools: None) -> None:

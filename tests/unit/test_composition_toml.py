@@ -26,6 +26,7 @@ FULL = """
 name = "oar"
 description = "OAR: frontend, server and compute nodes"
 image = "image.toml"
+needs = ["Links", "OwnKernel"]
 
 [test_script]
 file = "script.py"
@@ -117,6 +118,7 @@ def test_a_lone_machine_has_its_numbered_name_as_an_alias(full: Composition) -> 
 
 def test_head_is_read(full: Composition) -> None:
     assert (full.name, full.description) == ("oar", "OAR: frontend, server and compute nodes")
+    assert full.needs == ("Links", "OwnKernel")
 
 
 def test_images_are_recipes_beside_the_file_or_names(full: Composition) -> None:

@@ -197,6 +197,11 @@ class QemuNode(PoweredNode):
         self._machine.type(data)
 
     @property
+    def own_kernel(self) -> bool:
+        """True."""
+        return True
+
+    @property
     def has_terminals(self) -> bool:
         """True."""
         return True
