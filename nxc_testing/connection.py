@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 
-from nxc_testing.backends.base import Boot, Channel, Node
+from nxc_testing.backends.base import HELD_AT, SHARED_AT, Boot, Channel, Node
 from nxc_testing.composition.model import ShellMode
 from nxc_testing.console import Console
 from nxc_testing.errors import DeploymentError, InfraError, MachineDied, NxcError, ShellLost, tail
@@ -51,6 +51,12 @@ sh | bash | dash | init) ! grep -qzE '(^|/)(init|systemd)$' /proc/1/cmdline ;;
 esac
 """
 _EMERGENCY = 99
+
+# A system that mounts a /tmp of its own hides what the backend had mounted in it.
+_SHARED = f"""
+[[ ! -d {HELD_AT} || {SHARED_AT} -ef {HELD_AT} ]] ||
+  {{ mkdir -p {SHARED_AT} && mount --bind {HELD_AT} {SHARED_AT}; }}
+"""
 _EVIDENCE = "systemctl list-jobs --no-pager --full 2>&1; systemctl --failed --no-pager --full 2>&1"
 
 
@@ -103,6 +109,7 @@ class Connection:
             )
             if self._boot is not boot:
                 self._wait_booted(shell, boot)
+                self._show_shared(shell)
                 self._boot = boot
             return shell, boot
 
@@ -219,6 +226,15 @@ class Connection:
                 + tail("systemd", seen.decode(errors="replace"))
                 + tail("console", self._console.text)
             )
+
+    def _show_shared(self, shell: Shell) -> None:
+        # Only its type is asked: a directory may be there that this process cannot reach.
+        if not hasattr(type(self.node), "shared_dir"):
+            return
+        result = shell.run(prepare(_SHARED, ShellMode.NXC, booting=True), BOOT_TIMEOUT)
+        if result.status:
+            why = result.stderr.decode(errors="replace").strip()
+            self.say(f"{self.node.name}: {SHARED_AT} is not shared: {why}")
 
     # --- for the observer
 

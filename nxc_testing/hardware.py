@@ -8,9 +8,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from nxc_testing.backends.base import HasMonitor, HasTerminals, QemuMonitor, TakesConsoleInput
+from nxc_testing.backends.base import (
+    HasMonitor,
+    HasTerminals,
+    QemuMonitor,
+    SharesDirectory,
+    TakesConsoleInput,
+)
 from nxc_testing.errors import Unsupported, WaitTimeout, tail
 from nxc_testing.events import Logged
 from nxc_testing.logs import waiting
@@ -37,7 +44,6 @@ ATTRIBUTES = {
     "process": PROCESS,
     "qmp_path": MONITOR,
     "serial_thread": MONITOR,
-    "shared_dir": SHARED,
     "shell": ACCESS,
     "shell_path": ACCESS,
     "start_command": MONITOR,
@@ -140,6 +146,16 @@ class Hardware(Waits):
                 raise self._died(doing=f"the wait for {what}")
             came = f"  these came: {', '.join(seen)}" if seen else "  none came"
             raise WaitTimeout(self.name, what, deadline.elapsed(), came)
+
+    @property
+    def shared_dir(self) -> Path:
+        """A directory of the host that all machines of the deployment have at /tmp/shared.
+
+        :raise Unsupported: if there is none, or this process cannot reach it.
+        """
+        if not isinstance(self.node, SharesDirectory):
+            self._missing("shared_dir", SHARED)
+        return self.node.shared_dir
 
     @property
     def pid(self) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
@@ -18,6 +19,13 @@ if TYPE_CHECKING:
     from nxc_testing.runs.journal import Record
     from nxc_testing.session import Session
     from nxc_testing.waiting import Deadline
+
+
+SHARED_AT = "/tmp/shared"
+"""Where machines have the directory that they share with the host, as in NixOS tests."""
+
+HELD_AT = "/etc/nxc/shared"
+"""The same directory, where no system mounts or cleans anything."""
 
 
 class Boot:
@@ -206,6 +214,22 @@ class ForwardsPorts(Protocol):
 
     def forward_port(self, host_port: int, guest_port: int) -> None:
         """Let 127.0.0.1:host_port on the host lead to guest_port in the machine."""
+
+
+@runtime_checkable
+class SharesDirectory(Protocol):
+    """A node that shares a directory with the host, and with all others of its deployment.
+
+    The machine finds it mounted at `HELD_AT`, and at `SHARED_AT` unless its system hides it there;
+    what stands above sees to that before the first command of a boot.
+    """
+
+    @property
+    def shared_dir(self) -> Path:
+        """The host's path of it; it goes with the deployment.
+
+        :raise Unsupported: if this process cannot reach it.
+        """
 
 
 class QemuMonitor(Protocol):

@@ -22,6 +22,7 @@ from nxc_testing.backends.base import (
     OwnKernel,
     OwnSystem,
     Reboots,
+    SharesDirectory,
     TakesConsoleInput,
 )
 from nxc_testing.errors import ConfigError
@@ -66,6 +67,12 @@ CAPABILITIES = (
     Capability(Freezes, ("freeze", "thaw"), "stop all processes, and continue"),
     Capability(Links, ("block", "unblock"), "cut the network, and restore it"),
     Capability(ForwardsPorts, ("forward_port",), "reach a port of the machine from the host"),
+    Capability(
+        SharesDirectory,
+        (),
+        "a directory of the host that all machines have at /tmp/shared",
+        ("shared_dir",),
+    ),
     Capability(
         HasMonitor,
         ("send_monitor_command", "wait_for_monitor_prompt", "wait_for_qmp_event"),

@@ -57,7 +57,7 @@ KERNEL_PARAMETER = re.compile(r"[!-~]+")
 PORT = re.compile(r"([0-9]+):([0-9]+)")
 LAST_PORT = 65535
 PLAIN_PATH = re.compile(r"(/[^/:,\x00-\x1f]+)+")
-SYSTEM_DIRECTORIES = ("/dev", "/etc/nxc", "/proc", "/run", "/sys")
+SYSTEM_DIRECTORIES = ("/dev", "/etc/nxc", "/proc", "/run", "/sys", "/tmp/shared")
 
 CAPABILITIES = tuple(
     """

@@ -38,7 +38,13 @@ from nxc_testing.conformance.commands import (
     TestSucceed,
 )
 from nxc_testing.conformance.consoles import TestConsole, TestInteract, TestLog, say
-from nxc_testing.conformance.deployment import TestDeployment, TestEnd, TestIdentity, own
+from nxc_testing.conformance.deployment import (
+    TestDeployment,
+    TestEnd,
+    TestIdentity,
+    TestOwnKernel,
+    own,
+)
 from nxc_testing.conformance.drivers import (
     TestAllMachines,
     TestGlobals,
@@ -48,7 +54,14 @@ from nxc_testing.conformance.drivers import (
     TestSubtest,
 )
 from nxc_testing.conformance.faults import TestFreeze, TestLinks, freezable, linked
-from nxc_testing.conformance.files import TestDirectories, TestFromMachine, TestToMachine, tree
+from nxc_testing.conformance.files import (
+    TestDirectories,
+    TestFromMachine,
+    TestSharedDirectory,
+    TestToMachine,
+    shared,
+    tree,
+)
 from nxc_testing.conformance.ports import TestForwardPort, TestPorts, TestUnixSockets, server
 from nxc_testing.conformance.power import (
     TestDeath,
@@ -111,6 +124,7 @@ __all__ = [
     "TestRebootFromInside",
     "TestRetry",
     "TestScripts",
+    "TestSharedDirectory",
     "TestShell",
     "TestSideBySide",
     "TestSignatures",
@@ -138,6 +152,7 @@ __all__ = [
     "say",
     "scratch",
     "server",
+    "shared",
     "system",
     "tree",
     "units",

@@ -23,7 +23,7 @@ HARDWARE = [name for name in METHODS if not name.startswith("_") and name not in
 
 EXERCISED = {
     *("OwnSystem", "OwnKernel", "Reboots", "Freezes", "Links", "ForwardsPorts"),
-    *("HasMonitor", "TakesConsoleInput", "HasTerminals"),
+    *("SharesDirectory", "HasMonitor", "TakesConsoleInput", "HasTerminals"),
 }
 """The capabilities that other modules of the suite use for real, where they are declared."""
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from nxc_testing.backends.base import Reboots, SharesDirectory
+from nxc_testing.conformance.target import Target, opened
 from nxc_testing.errors import CommandFailed, MachineUsageError
 from nxc_testing.machine import Machine
 
@@ -119,6 +122,90 @@ class TestFromMachine:
     def test_what_is_not_there_fails(self, machine: Machine, scratch: str) -> None:
         with pytest.raises(CommandFailed, match="No such file"):
             machine.copy_from_machine(f"{scratch}/none")
+
+
+@pytest.fixture
+def shared(machine: Machine) -> Iterator[Path]:
+    """The shared directory, where there is one; it is left empty."""
+    if not isinstance(machine.node, SharesDirectory):
+        pytest.skip(f"{machine.backend} has no SharesDirectory")
+    yield machine.shared_dir
+    machine.succeed("find /tmp/shared -mindepth 1 -delete")
+
+
+TMPFS = """
+[Mount]
+What=tmpfs
+Where=/tmp
+Type=tmpfs
+[Install]
+WantedBy=local-fs.target
+"""
+"""A /tmp in memory, as Debian has it from its 13th release on."""
+
+
+class TestSharedDirectory:
+    def test_it_is_one_for_all_machines(
+        self, machine: Machine, victim: Machine, shared: Path
+    ) -> None:
+        assert machine.shared_dir == victim.shared_dir
+        (shared / "file").write_text("from the host\n")
+        assert machine.succeed("cat /tmp/shared/file") == "from the host\n"
+        assert victim.succeed("cat /tmp/shared/file") == "from the host\n"
+
+    def test_what_a_machine_writes_all_have(
+        self, machine: Machine, victim: Machine, shared: Path
+    ) -> None:
+        machine.succeed("mkdir /tmp/shared/d; echo 1 >/tmp/shared/d/file")
+        victim.succeed("echo 2 >>/tmp/shared/d/file")
+        assert (shared / "d" / "file").read_text() == "1\n2\n"
+        assert machine.succeed("cat /tmp/shared/d/file") == "1\n2\n"
+
+    def test_modes_and_links_are_kept(self, machine: Machine, shared: Path) -> None:
+        machine.succeed(
+            "cd /tmp/shared; umask 22; echo 'echo ran' >run; chmod 750 run; ln -s run link"
+        )
+        assert (shared / "run").stat().st_mode & 0o777 == 0o750
+        assert os.readlink(shared / "link") == "run"
+        (shared / "run").chmod(0o700)
+        assert machine.succeed("stat -c %a /tmp/shared/run") == "700\n"
+
+    def test_users_of_the_machine_may_read_it(
+        self, machine: Machine, shared: Path, system: None
+    ) -> None:
+        machine.succeed("echo x >/tmp/shared/file; chmod 644 /tmp/shared/file")
+        assert machine.succeed("setpriv --reuid=65534 cat /tmp/shared/file") == "x\n"
+
+    def test_it_is_there_after_a_reboot_and_a_crash(self, victim: Machine, shared: Path) -> None:
+        if not isinstance(victim.node, Reboots):
+            pytest.skip(f"{victim.backend} has no Reboots")
+        (shared / "file").write_text("kept\n")
+        victim.reboot()
+        assert victim.succeed("cat /tmp/shared/file") == "kept\n"
+        victim.crash()
+        assert victim.succeed("cat /tmp/shared/file") == "kept\n"
+
+    def test_it_is_there_where_a_machine_has_a_tmp_of_its_own(
+        self, victim: Machine, shared: Path, system: None
+    ) -> None:
+        (shared / "file").write_text("kept\n")
+        unit = "/etc/systemd/system/tmp.mount"
+        victim.succeed(f"cat >{unit} <<'EOF'{TMPFS}EOF", "systemctl enable tmp.mount")
+        victim.shutdown()
+        assert victim.succeed("stat -f -c %T /tmp; cat /tmp/shared/file") == "tmpfs\nkept\n"
+        victim.succeed(f"systemctl disable tmp.mount; rm {unit}; sync")
+        victim.crash()
+
+    def test_it_goes_with_its_machines(
+        self, conformance_target: Target, tmp_path: Path, shared: Path
+    ) -> None:
+        with opened(conformance_target, tmp_path) as other:
+            alpha = other.machine("alpha")
+            alpha.succeed("umask 77; mkdir -p /tmp/shared/d; echo x >/tmp/shared/d/file")
+            its = alpha.shared_dir
+            assert (its / "d" / "file").exists()
+            assert not (shared / "d").exists()
+        assert not its.exists()
 
 
 class TestDirectories:

@@ -9,6 +9,7 @@ from typing import Any
 import docker
 from docker.types import HostConfig, LogConfig, Mount, NetworkingConfig
 
+from nxc_testing.backends.base import HELD_AT, SHARED_AT
 from nxc_testing.backends.docker.engine import EngineInfo
 from nxc_testing.backends.docker.init import STOP_SIGNAL, entrypoint
 from nxc_testing.backends.docker.networks import BridgeNetwork
@@ -30,6 +31,7 @@ class Blueprint:
     :ivar image_config: `Config` of the Docker Engine API.
     :ivar networks: those it is in, the primary one first, with its address in each.
     :ivar volumes: the engine's names of volumes by the paths they are mounted at.
+    :ivar shared: the engine's name of the volume that all machines share with the host.
     :ivar disks: the host's devices by the machine's device names, without `/dev/`.
     """
 
@@ -39,6 +41,7 @@ class Blueprint:
     image_config: Mapping[str, Any]
     networks: Sequence[tuple[BridgeNetwork, str]]
     volumes: Mapping[str, str]
+    shared: str
     disks: Mapping[str, str]
     labels: Mapping[str, str]
 
@@ -83,7 +86,7 @@ def _host_config(
         cgroupns="private",
         network_mode=blueprint.networks[0][0].engine_name,
         port_bindings=_port_bindings(role),
-        mounts=_mounts(blueprint.volumes),
+        mounts=[*_mounts(blueprint.volumes), *_shared_mounts(blueprint.shared)],
         devices=_devices(role, blueprint.disks),
         log_config=LogConfig(type=LogConfig.types.JSON, config=CONSOLE_LOG),
     )
@@ -116,6 +119,13 @@ def _mounts(volumes: Mapping[str, str]) -> list[Mount]:
     # The engine fills an empty volume with what the image has at that path. Containers are made
     # one after the other, so only one does.
     return [Mount(target=path, source=name, type="volume") for path, name in volumes.items()]
+
+
+def _shared_mounts(volume: str) -> list[Mount]:
+    return [
+        Mount(target=path, source=volume, type="volume", no_copy=True)
+        for path in (HELD_AT, SHARED_AT)
+    ]
 
 
 def _devices(role: Role, disks: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from ipaddress import IPv4Address, IPv4Network
+from pathlib import Path
 from typing import Any
 
 from docker.errors import ImageNotFound
@@ -65,6 +66,7 @@ class Maker:
         self._networks: dict[str, BridgeNetwork] = {}
         self.deployment.networks = self._networks
         self._volumes: dict[str, str] = {}
+        self._shared, self._shared_dir = "", Path()
         self._addresses: Addresses = {}
 
     def make(self) -> None:
@@ -164,6 +166,11 @@ class Maker:
             with self._engine.api(f"volume {volume.name}") as api:
                 api.create_volume(name, labels=self.deployment.labels)
             self._volumes[volume.name] = name
+        # No volume of a composition has such a name.
+        self._shared = f"{self.deployment.name}--shared"
+        with self._engine.api("the shared directory") as api:
+            made = api.create_volume(self._shared, labels=self.deployment.labels)
+        self._shared_dir = Path(made["Mountpoint"])
 
     def _make_disks(self, instance: Instance) -> dict[str, str]:
         """The host's devices of a machine's disks, by the machine's names."""
@@ -189,6 +196,7 @@ class Maker:
                 for volume in self._composition.volumes
                 if not volume.roles or instance.role.name in volume.roles
             },
+            shared=self._shared,
             disks=self._make_disks(instance),
             labels={**self.deployment.labels, LABEL_HOST: name},
         )
@@ -200,7 +208,13 @@ class Maker:
             api.put_archive(container, "/", archive(files))
         self.deployment.add(
             DockerNode(
-                self._engine, container, blueprint.name, name=name, addresses=own, links=links
+                self._engine,
+                container,
+                blueprint.name,
+                name=name,
+                addresses=own,
+                links=links,
+                shared=self._shared_dir,
             )
         )
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from docker.errors import APIError
@@ -42,6 +44,7 @@ class DockerNode(PoweredNode):
     :param container_name: its name there.
     :param name: the host's name.
     :param addresses: by network; the primary one first.
+    :param shared: the shared directory, on the engine's host.
     """
 
     def __init__(
@@ -53,9 +56,10 @@ class DockerNode(PoweredNode):
         name: str,
         addresses: Mapping[str, str],
         links: LinkSwitch,
+        shared: Path,
     ):
         super().__init__(name, addresses)
-        self._engine, self._links = engine, links
+        self._engine, self._links, self._shared_dir = engine, links, shared
         self.container, self.container_name = container, container_name
         self._console: Console | None = None
         self._relays = Relays(name)
@@ -102,6 +106,22 @@ class DockerNode(PoweredNode):
         """Nothing can be known of the container any more."""
         if boot := self._running:
             boot.end(reason)
+
+    @property
+    def shared_dir(self) -> Path:
+        """The directory that all machines share, where the engine keeps it.
+
+        :raise Unsupported: if that is on another host, or only root may look there.
+        """
+        if not os.access(self._shared_dir, os.R_OK | os.W_OK | os.X_OK):
+            raise Unsupported(
+                self._name,
+                "shared_dir",
+                "docker",
+                f"the engine keeps it at {self._shared_dir}, where this process may not write: run "
+                "as root on the engine's host, or use copy_from_host() and copy_from_machine()",
+            )
+        return self._shared_dir
 
     # Shells
 

@@ -9,6 +9,7 @@ from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 from nxc_testing.backends import start_scripts
+from nxc_testing.backends.base import HELD_AT, SHARED_AT
 from nxc_testing.backends.host import disks, storage, subnets
 from nxc_testing.backends.host.provision import RESOLV_CONF, archive, hosts_file
 from nxc_testing.backends.host.switch import Port
@@ -33,7 +34,7 @@ from nxc_testing.images.roots import unpacked
 from nxc_testing.session import LABEL_KEPT, Session
 
 SHARED, LOCKS = "shared", "locks"
-"""Folders in a deployment's directory that start scripts see."""
+"""Folders in a deployment's directory: one that machines see, one that start scripts see."""
 
 NIXOS = "192.168.{}.0/24"
 """The subnet of the VLAN of a number, in all tests of NixOS."""
@@ -87,6 +88,7 @@ class Maker:
         facts.write(self._directory)
         for folder in (MACHINES, VOLUMES, DISKS, SHARED, LOCKS):
             (self._directory / folder).mkdir()
+        (self._directory / SHARED).chmod(0o755)
         self._make_networks()
         self._addresses = assign_addresses(
             self._composition, {name: subnet for name, (_, subnet) in self._networks.items()}
@@ -216,6 +218,7 @@ class Maker:
         blueprint = Blueprint(
             role=instance.role,
             directory=directory,
+            shared=self._directory / SHARED,
             notify=self._directory / f"notify-{instance.rank}",
             command=starting,
             environment=command.environment(self.deployment.name, instance.role),
@@ -236,7 +239,8 @@ class Maker:
                 volume.path: self._volumes[volume.name]
                 for volume in self._composition.volumes
                 if self._mounts(volume.roles, instance)
-            },
+            }
+            | dict.fromkeys((HELD_AT, SHARED_AT), self._directory / SHARED),
             disks=devices,
         )
 

@@ -38,6 +38,7 @@ class Blueprint:
     """Everything that a machine is made of.
 
     :ivar directory: where it has its files.
+    :ivar shared: what it shares with the host and all others.
     :ivar notify: a path for its notification socket, of less than 108 bytes.
     :ivar command: what starts it, run in its directory.
     :ivar environment: for that, beside the user's.
@@ -50,6 +51,7 @@ class Blueprint:
 
     role: Role
     directory: Path
+    shared: Path
     notify: Path
     command: Sequence[str]
     environment: Mapping[str, str]
@@ -92,6 +94,11 @@ class NspawnNode(PoweredNode):
     def directory(self) -> Path:
         """Where it has its files on this host."""
         return self._blueprint.directory
+
+    @property
+    def shared_dir(self) -> Path:
+        """The directory that all machines share."""
+        return self._blueprint.shared
 
     # Power
 

@@ -44,7 +44,7 @@ class Hardware:
     :ivar initrd: the image's, with the machine's own behind it.
     :ivar root: an overlay of the image's disk, in qcow2 format.
     :ivar disks: raw images by their names in the machine, `vdb` and so on.
-    :ivar volumes: the sockets of virtiofsd by their tags.
+    :ivar volumes: the sockets of virtiofsd by their tags: of volumes, and the shared directory.
     :ivar networks: the machine's addresses in its networks, in order.
     :ivar memory: bytes.
     """

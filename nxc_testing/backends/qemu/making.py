@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from itertools import islice
 from pathlib import Path
 
 from nxc_testing.backends import start_scripts
+from nxc_testing.backends.base import HELD_AT, SHARED_AT
 from nxc_testing.backends.host.provision import RESOLV_CONF, hosts_file
 from nxc_testing.backends.host.subnets import candidates, gateway
 from nxc_testing.backends.qemu import acceleration
@@ -34,6 +36,20 @@ from nxc_testing.images.vm import VmImage, into_vm
 from nxc_testing.session import Session
 
 FIRST_EXTRA_DISK = ord("b")
+
+SHARED = "shared"
+"""The directory that all machines share, in the deployment's, and its tag."""
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A directory of the host in a machine.
+
+    :ivar paths: where it is mounted.
+    """
+
+    directory: Path
+    paths: Sequence[str]
 
 
 def deploy(plan: Plan, session: Session) -> QemuDeployment:
@@ -128,10 +144,10 @@ class Maker:
             )
 
     def _make_volumes(self) -> None:
+        _make_directory(self.deployment.directory / SHARED)
         for volume in self._composition.volumes:
             directory = self.deployment.directory / f"volume-{volume.name}"
-            directory.mkdir()
-            directory.chmod(0o755)
+            _make_directory(directory)
             self._volumes[volume.name] = directory
             first = next((one for one in self._plan.own if _mounts(one, volume)), None)
             if first:
@@ -143,22 +159,19 @@ class Maker:
         # By number: the paths of sockets are short.
         directory = deployment.directory / str(number)
         directory.mkdir()
-        volumes = {
-            f"volume{i}": (volume, directory / f"volume{i}")
-            for i, volume in enumerate(self._composition.volumes)
-            if _mounts(machine, volume)
-        }
+        shares = self._shares(machine)
+        sockets = {tag: directory / tag for tag in shares}
         own = self._addresses[instance.name]
         hardware = Hardware(
             name=instance.name,
             uuid=str(instance.uuid),
             image=image,
-            initrd=self._make_initrd(directory, machine, {t: v for t, (v, _) in volumes.items()}),
+            initrd=self._make_initrd(directory, machine, shares),
             root=_overlay(directory / "root.qcow2", image.disk),
             accelerator=self._accelerator,
             networks=[IPv4Address(address) for address in own.values()],
             disks=_make_disks(directory, instance),
-            volumes={tag: path for tag, (_, path) in volumes.items()},
+            volumes=sockets,
             memory=role.memory or MEMORY,
             cpus=role.cpus or 1,
             parameters=role.kernel_parameters,
@@ -166,8 +179,8 @@ class Maker:
 
         def prepare() -> list[socket.socket]:
             assert deployment.switch
-            for volume, path in volumes.values():
-                share(self._volumes[volume.name], path, deployment.environment)
+            for tag, one in shares.items():
+                share(one.directory, sockets[tag], deployment.environment)
             return [deployment.switch.plug(network) for network in own]
 
         def forward(host_port: int, guest_port: int) -> None:
@@ -186,10 +199,22 @@ class Maker:
             environment=deployment.environment,
             prepare=prepare,
             forward=forward,
+            shared=shares[SHARED].directory if SHARED in shares else None,
         )
         deployment.add(node)
         for port in role.ports:
             node.publish(port.guest, port.host)
+
+    def _shares(self, machine: MachinePlan) -> dict[str, Share]:
+        """The directories of the host that a machine mounts, by their tags."""
+        shares = {
+            f"volume{i}": Share(self._volumes[volume.name], (volume.path,))
+            for i, volume in enumerate(self._composition.volumes)
+            if _mounts(machine, volume)
+        }
+        if virtiofsd():
+            shares[SHARED] = Share(self.deployment.directory / SHARED, (HELD_AT, SHARED_AT))
+        return shares
 
     def _unused(self, network: str) -> list[IPv4Address]:
         """Two addresses in a network that are neither a machine's nor anybody's else.
@@ -206,7 +231,7 @@ class Maker:
         return list(islice(free, 3))[-2:]
 
     def _make_initrd(
-        self, directory: Path, machine: MachinePlan, volumes: Mapping[str, Volume]
+        self, directory: Path, machine: MachinePlan, shares: Mapping[str, Share]
     ) -> Path:
         """The image's RAM disk, and behind it what this machine is told of itself."""
         name, own = machine.instance.name, self._addresses[machine.instance.name]
@@ -222,7 +247,7 @@ class Maker:
             f"eth{i} {address}/{self._subnets[network].prefixlen}\n"
             for i, (network, address) in enumerate(own.items())
         )
-        mounts = "".join(f"{tag} {volume.path}\n" for tag, volume in volumes.items())
+        mounts = "".join(f"{tag} {path}\n" for tag, one in shares.items() for path in one.paths)
         members = {
             f"machine{path}": cpio.file(file.content, file.mode) for path, file in files.items()
         }
@@ -249,6 +274,12 @@ def _recipe_image(machine: MachinePlan) -> Image:
 
 def _mounts(machine: MachinePlan, volume: Volume) -> bool:
     return not volume.roles or machine.instance.role.name in volume.roles
+
+
+def _make_directory(path: Path) -> None:
+    """Make a directory, as they are in any system's root."""
+    path.mkdir()
+    path.chmod(0o755)
 
 
 def _make_disks(directory: Path, instance: Instance) -> dict[str, Path]:

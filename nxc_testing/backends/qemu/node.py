@@ -14,7 +14,7 @@ from nxc_testing.backends.qemu.command import Hardware, link_name
 from nxc_testing.backends.qemu.helpers import LOOPBACK
 from nxc_testing.backends.qemu.monitor import Monitor
 from nxc_testing.backends.qemu.process import Qemu
-from nxc_testing.errors import ConnectionLost, DeploymentError, MachineDied
+from nxc_testing.errors import ConnectionLost, DeploymentError, MachineDied, Unsupported
 
 ASK_AGAIN = 10.0
 """Seconds after which an order that had no effect is given again."""
@@ -32,6 +32,7 @@ class QemuNode(PoweredNode):
     :param environment: that of its processes.
     :param prepare: called before each boot; gives connections to the machine's networks.
     :param forward: lets a port of the host lead to one of this machine.
+    :param shared: what it shares with the host and all others; None if nothing.
     """
 
     def __init__(
@@ -43,11 +44,12 @@ class QemuNode(PoweredNode):
         environment: Mapping[str, str],
         prepare: Callable[[], list[socket.socket]],
         forward: Callable[[int, int], None],
+        shared: Path | None,
     ):
         super().__init__(hardware.name, addresses)
         self._hardware, self.directory = hardware, directory
         self._environment = environment
-        self._prepare, self._forward = prepare, forward
+        self._prepare, self._forward, self._shared = prepare, forward, shared
         self._qemu: Qemu | None = None
         self._published: dict[int, int] = {}
         self._link_cut = self._frozen = False
@@ -179,6 +181,17 @@ class QemuNode(PoweredNode):
     def published_ports(self) -> Mapping[int, int]:
         """The host's ports on 127.0.0.1 by the machine's, of those that its role publishes."""
         return self._published
+
+    @property
+    def shared_dir(self) -> Path:
+        """The directory that all machines share.
+
+        :raise Unsupported: if this host has no virtiofsd.
+        """
+        if self._shared is None:
+            why = "it takes virtiofsd: apt-get install virtiofsd; or use copy_from_host()"
+            raise Unsupported(self.name, "shared_dir", "qemu", why)
+        return self._shared
 
     # Only here
 
