@@ -57,6 +57,7 @@ from nxc_testing.conformance.faults import TestFreeze, TestLinks, freezable, lin
 from nxc_testing.conformance.files import (
     TestDirectories,
     TestFromMachine,
+    TestLarge,
     TestSharedDirectory,
     TestToMachine,
     shared,
@@ -113,6 +114,7 @@ __all__ = [
     "TestGlobals",
     "TestIdentity",
     "TestInteract",
+    "TestLarge",
     "TestLinks",
     "TestLog",
     "TestOwnEnd",

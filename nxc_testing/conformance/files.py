@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import filecmp
 import hashlib
 import os
 import random
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 
 from nxc_testing.backends.base import Reboots, SharesDirectory
 from nxc_testing.conformance.target import Target, opened
 from nxc_testing.errors import CommandFailed, MachineUsageError
+from nxc_testing.files import LARGE
 from nxc_testing.machine import Machine
 
 ANY_BYTES = random.Random(1).randbytes(3 << 20)
@@ -27,6 +32,56 @@ def tree(tmp_path: Path) -> Path:
     (tree / "inner" / "run").write_text("#!/bin/sh\necho ran\n")
     (tree / "inner" / "run").chmod(0o755)
     return tree
+
+
+@contextmanager
+def at_most(size: int) -> Iterator[None]:
+    """See that this process takes no more bytes of memory meanwhile."""
+    process = psutil.Process()
+    before = process.memory_info().rss
+    over = threading.Event()
+    peaks = [0]
+
+    def watch() -> None:
+        while not over.wait(0.01):
+            peaks.append(process.memory_info().rss - before)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield
+    over.set()
+    watcher.join()
+    assert max(peaks) < size
+
+
+class TestLarge:
+    def test_a_gibibyte_there_and_back_takes_little_memory(
+        self, machine: Machine, tmp_path: Path
+    ) -> None:
+        with (tmp_path / "large").open("wb") as file:
+            for number in range(1 << 10):
+                file.write(number.to_bytes(4) + ANY_BYTES[4 : 1 << 20])
+        # Where nothing is in memory, as /tmp may be.
+        large = machine.succeed("mktemp -p /var/tmp").strip()
+        try:
+            with at_most(100 << 20):
+                machine.copy_from_host(tmp_path / "large", large)
+                machine.copy_from_machine(large, "large")
+        finally:
+            machine.succeed(f"rm {large}")
+        copied = machine.out_dir / "large" / Path(large).name
+        assert filecmp.cmp(tmp_path / "large", copied, shallow=False)
+        copied.unlink()
+        (tmp_path / "large").unlink()
+
+    @pytest.mark.parametrize("size", [LARGE - 1, LARGE, LARGE + 1])
+    def test_whatever_way_it_goes_it_arrives_whole(
+        self, machine: Machine, scratch: str, tmp_path: Path, size: int
+    ) -> None:
+        (tmp_path / "file").write_bytes(ANY_BYTES[:size])
+        machine.copy_from_host(tmp_path / "file", f"{scratch}/file")
+        machine.copy_from_machine(f"{scratch}/file", "whole")
+        assert (machine.out_dir / "whole" / "file").read_bytes() == ANY_BYTES[:size]
 
 
 class TestToMachine:
@@ -145,6 +200,26 @@ WantedBy=local-fs.target
 
 
 class TestSharedDirectory:
+    def test_copies_leave_nothing_in_it(
+        self, machine: Machine, scratch: str, shared: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_bytes(ANY_BYTES)
+        machine.copy_from_host(tmp_path / "file", f"{scratch}/file")
+        machine.copy_from_machine(f"{scratch}/file", "nothing-left")
+        assert list(shared.iterdir()) == []
+
+    def test_a_machine_that_hides_it_can_be_copied_to(
+        self, machine: Machine, scratch: str, shared: Path, system: None, tmp_path: Path
+    ) -> None:
+        (tmp_path / "file").write_bytes(ANY_BYTES)
+        machine.succeed("mount -t tmpfs hidden /tmp/shared")
+        try:
+            machine.copy_from_host(tmp_path / "file", f"{scratch}/file")
+            machine.copy_from_machine(f"{scratch}/file", "hidden")
+        finally:
+            machine.succeed("umount /tmp/shared")
+        assert (machine.out_dir / "hidden" / "file").read_bytes() == ANY_BYTES
+
     def test_it_is_one_for_all_machines(
         self, machine: Machine, victim: Machine, shared: Path
     ) -> None:

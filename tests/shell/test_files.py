@@ -13,13 +13,13 @@ import subprocess
 import tarfile
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from nxc_testing import files
+from nxc_testing.backends.base import SharesDirectory
+from nxc_testing.conformance.files import at_most
 from nxc_testing.driver import Driver
 from nxc_testing.errors import CommandFailed, InfraError, MachineUsageError
 from nxc_testing.machine import Machine
@@ -50,6 +50,17 @@ def machine(driver: Driver) -> Machine:
 @pytest.fixture
 def scratch(machine: Machine) -> str:
     return machine.succeed("mktemp -d").strip()
+
+
+@pytest.fixture
+def unshared(machine: Machine) -> Iterator[None]:
+    """The machine does not see what is shared with it, and all goes by its shell."""
+    shares = isinstance(machine.node, SharesDirectory)
+    if shares:
+        machine.succeed("mount -t tmpfs hidden /tmp/shared")
+    yield
+    if shares:
+        machine.succeed("umount /tmp/shared")
 
 
 @pytest.fixture
@@ -272,7 +283,12 @@ class TestPull:
         assert not (tmp_path / "none").exists()
 
     def test_a_disk_that_is_full_is_told(
-        self, machine: Machine, scratch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        machine: Machine,
+        scratch: str,
+        unshared: None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         machine.succeed(f"head -c 1000000 /dev/zero >{scratch}/file")
         with Path("/dev/full").open("wb", 0) as full:
@@ -282,7 +298,12 @@ class TestPull:
         assert machine.succeed("echo usable") == "usable\n"
 
     def test_an_archive_that_leads_out_is_refused(
-        self, machine: Machine, scratch: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self,
+        machine: Machine,
+        scratch: str,
+        unshared: None,
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
     ) -> None:
         """A machine may be hostile: its `tar` may send anything."""
         outside = tmp_path / "outside"
@@ -303,26 +324,6 @@ class TestPull:
         with pytest.raises(InfraError, match="leads out of"):
             files.pull(machine, f"{scratch}/d", tmp_path / "in" / "d")
         assert list(outside.iterdir()) == []
-
-
-@contextmanager
-def at_most(size: int) -> Iterator[None]:
-    """This process takes no more memory than this meanwhile."""
-    process = psutil.Process()
-    before = process.memory_info().rss
-    over = threading.Event()
-    peaks = [0]
-
-    def watch() -> None:
-        while not over.wait(0.01):
-            peaks.append(process.memory_info().rss - before)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    yield
-    over.set()
-    watcher.join()
-    assert max(peaks) < size
 
 
 def test_much_takes_little_memory(machine: Machine, scratch: str, tmp_path: Path) -> None:
