@@ -11,6 +11,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from ipaddress import IPv4Network
+from pathlib import Path
 
 import pytest
 from deploys import *
@@ -18,11 +19,12 @@ from docker_lab import docker, left_of, subnet_of
 from machine_lab import Lab, boot, succeed, until
 
 from nxc_testing.backends.docker import DockerBackend, making
+from nxc_testing.backends.docker.links import LinkSwitch
 from nxc_testing.backends.docker.node import DockerNode
 from nxc_testing.backends.docker.removal import DISKS
 from nxc_testing.backends.host import disks, storage
 from nxc_testing.composition import Disk, Network, Volume
-from nxc_testing.errors import DeploymentError, ImageError
+from nxc_testing.errors import DeploymentError, ImageError, Unsupported
 from nxc_testing.events import Progress
 
 FIXED = IPv4Network("10.99.77.0/24")
@@ -83,7 +85,8 @@ def test_a_subnet_that_was_taken_meanwhile_is_passed_over(
 def test_a_fixed_subnet_gives_fixed_addresses(lab: Lab) -> None:
     deployment = lab.deploy(lab.role("one", count=2), networks=FIXED_LAN)
     assert [node.addresses["lan"] for node in deployment.nodes] == ["10.99.77.1", "10.99.77.2"]
-    assert "10.99.77.254" in docker("network", "inspect", *left_of(deployment.name)[-1:])
+    network = docker("network", "ls", "-q", "--filter", f"label={deployment.label}").strip()
+    assert "10.99.77.254" in docker("network", "inspect", network)
 
 
 def test_a_fixed_subnet_is_waited_for_and_its_holder_named(lab: Lab) -> None:
@@ -223,7 +226,8 @@ class TestClose:
     def test_nothing_is_left(self, lab: Lab) -> None:
         deployment = lab.deploy(lab.role("one", count=2), volumes=(Volume("users", "/users"),))
         boot(*deployment.nodes)
-        assert len(left_of(deployment.name)) == 4
+        # Containers, a network, the volume, and the directory that all share.
+        assert len(left_of(deployment.name)) == 5
         deployment.close()
         assert left_of(deployment.name) == []
 
@@ -286,3 +290,14 @@ class TestClose:
             command, shell=True, input="hostname\n", capture_output=True, text=True, check=True
         )
         assert seen.stdout == "one\n"
+
+
+def test_a_shared_directory_out_of_reach_is_refused_with_what_to_do(lab: Lab) -> None:
+    engine = lab.deploy(lab.role("one")).engine
+    links = LinkSwitch(engine, [], str)
+    elsewhere = Path("/nonexistent/volumes/shared")
+    node = DockerNode(
+        engine, "none", "none", name="far", addresses={}, links=links, shared=elsewhere
+    )
+    with pytest.raises(Unsupported, match=f"far: shared_dir .*{elsewhere}.*copy_from_host"):
+        node.shared_dir  # noqa: B018

@@ -10,10 +10,11 @@ from pathlib import Path
 import pytest
 from qemu_lab import deployed
 
+from nxc_testing.backends.qemu import helpers
 from nxc_testing.compat import QMPAPIError
 from nxc_testing.composition import Disk, Port, Role
 from nxc_testing.conformance.target import PATIENCE, eventually
-from nxc_testing.errors import MachineDied, WaitTimeout
+from nxc_testing.errors import MachineDied, Unsupported, WaitTimeout
 from nxc_testing.images import Image
 from nxc_testing.machine import Machine
 
@@ -113,3 +114,13 @@ def test_memory_processors_and_disks_are_as_the_role_says(base: Image, tmp_path:
         big.succeed("echo kept >/dev/vdb; sync")
         big.crash()
         assert big.succeed("head -c 5 /dev/vdb") == "kept\n"
+
+
+def test_without_virtiofsd_there_is_no_shared_directory(
+    base: Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helpers, "VIRTIOFSD", ())
+    role = Role("box", "base", networks=("lan",))
+    refused = pytest.raises(Unsupported, match="apt-get install virtiofsd")
+    with deployed(base, tmp_path, role) as driver, refused:
+        driver.machine("box").shared_dir  # noqa: B018

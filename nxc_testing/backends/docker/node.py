@@ -113,7 +113,7 @@ class DockerNode(PoweredNode):
 
         :raise Unsupported: if that is on another host, or only root may look there.
         """
-        if not os.access(self._shared_dir, os.R_OK | os.W_OK | os.X_OK):
+        if not os.access(self._shared_dir, os.R_OK | os.W_OK | os.X_OK, effective_ids=True):
             raise Unsupported(
                 self._name,
                 "shared_dir",

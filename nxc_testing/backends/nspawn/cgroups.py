@@ -198,8 +198,8 @@ class Group:
             for process in processes:
                 with suppress(ProcessLookupError):
                     os.kill(process, signal.SIGKILL)
-            # Only then: what was frozen does nothing any more.
-            with suppress(DeploymentError):
+            # Only then: what was frozen does nothing any more. Somebody else may have removed it.
+            with suppress(DeploymentError, OSError):
                 self.freeze(False)
             time.sleep(PAUSE)
         raise DeploymentError(f"these processes cannot be killed: {sorted(self.processes())}")
