@@ -6,7 +6,9 @@ The backend of the containers makes the networks; virtual machines join them.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 from nxc_testing import backends
 from nxc_testing.backends.base import (
@@ -16,10 +18,11 @@ from nxc_testing.backends.base import (
     JoinsSegments,
     Node,
     OffersSegments,
+    SharesDirectory,
 )
 from nxc_testing.backends.host.steps import try_all
 from nxc_testing.composition import Plan, Role
-from nxc_testing.errors import ConfigError, DeploymentError
+from nxc_testing.errors import ConfigError, DeploymentError, Unsupported
 from nxc_testing.session import Session
 
 
@@ -70,7 +73,7 @@ def deploy(plan: Plan, session: Session, chosen: Backend) -> Deployment:
         first = parts[0]
         if not isinstance(first, OffersSegments):
             raise _error(plan, f"nobody else can be in the networks of {host.name}")
-        joint = replace(plan, segments=first.segments())
+        joint = replace(plan, segments=first.segments(), shared_dir=_shared_dir(first))
         for backend in kinds.values():
             if backend.name != host.name:
                 parts.append(backend.deploy(_share(joint, backend, chosen), session))
@@ -78,6 +81,15 @@ def deploy(plan: Plan, session: Session, chosen: Backend) -> Deployment:
         MixedDeployment(plan, parts).close()
         raise
     return MixedDeployment(plan, parts)
+
+
+def _shared_dir(deployment: Deployment) -> Path | None:
+    """The directory that a deployment's machines share with the host, where that can be reached."""
+    node = deployment.nodes[0]
+    with suppress(Unsupported):
+        if isinstance(node, SharesDirectory):
+            return node.shared_dir
+    return None
 
 
 def _check_names(plan: Plan) -> None:

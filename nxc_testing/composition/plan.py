@@ -6,6 +6,7 @@ import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
+from pathlib import Path
 
 from nxc_testing.composition.model import Composition, Instance
 from nxc_testing.images import Image
@@ -46,12 +47,15 @@ class Plan:
     :ivar machines: all of the composition's.
     :ivar elsewhere: the names of those that another backend makes.
     :ivar segments: the composition's networks that there are already, by their names.
+    :ivar shared_dir: the directory that machines of another kind share with the host; None if this
+        backend is to make one.
     """
 
     composition: Composition
     machines: tuple[MachinePlan, ...]
     elsewhere: frozenset[str] = frozenset()
     segments: Mapping[str, Segment] = field(default_factory=dict)
+    shared_dir: Path | None = None
 
     @property
     def own(self) -> tuple[MachinePlan, ...]:

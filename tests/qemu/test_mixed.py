@@ -67,6 +67,14 @@ def test_each_finds_the_other_by_its_name(pair: Driver) -> None:
     pair.machine("vm").succeed("ping -c 1 -W 20 near")
 
 
+def test_they_share_one_directory_with_the_host(pair: Driver) -> None:
+    near, vm = pair.machine("near"), pair.machine("vm")
+    assert near.shared_dir == vm.shared_dir
+    (vm.shared_dir / "file").write_text("host\n")
+    vm.succeed("echo vm >>/tmp/shared/file")
+    assert near.succeed("cat /tmp/shared/file") == "host\nvm\n"
+
+
 def test_a_second_network_joins_them_too(pair: Driver) -> None:
     address = pair.machine("near").node.addresses["back"]
     pair.machine("vm").succeed(f"ping -c 1 -W 20 -I eth1 {address}")

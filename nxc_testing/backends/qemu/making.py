@@ -80,6 +80,7 @@ class Maker:
         self._subnets: dict[str, IPv4Network] = {}
         self._addresses: Addresses = {}
         self._volumes: dict[str, Path] = {}
+        self._shared_dir = plan.shared_dir or self.deployment.directory / SHARED
         self._accelerator = ""
 
     def make(self) -> None:
@@ -144,7 +145,8 @@ class Maker:
             )
 
     def _make_volumes(self) -> None:
-        _make_directory(self.deployment.directory / SHARED)
+        if self._plan.shared_dir is None:
+            _make_directory(self._shared_dir)
         for volume in self._composition.volumes:
             directory = self.deployment.directory / f"volume-{volume.name}"
             _make_directory(directory)
@@ -213,7 +215,7 @@ class Maker:
             if _mounts(machine, volume)
         }
         if virtiofsd():
-            shares[SHARED] = Share(self.deployment.directory / SHARED, (HELD_AT, SHARED_AT))
+            shares[SHARED] = Share(self._shared_dir, (HELD_AT, SHARED_AT))
         return shares
 
     def _unused(self, network: str) -> list[IPv4Address]:
