@@ -59,6 +59,8 @@ def test_client_that_is_cut_off_waits_and_recovers(
         writing = pool.submit(client1.succeed, WRITE.format(f"{share}/late"), timeout=300)
         client1.wait_until_succeeds("pgrep --exact dd")
         client2.succeed(f"echo in time >{share}/other", timeout=60)
+        # It has not even been created.
+        client2.fail(f"test -e {share}/late")
         assert not writing.done()
 
         client1.unblock()
