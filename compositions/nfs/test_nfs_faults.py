@@ -52,15 +52,15 @@ def test_lock_and_write_wait_for_a_server_that_crashed(
 
 
 def test_client_that_is_cut_off_waits_and_recovers(
-    share: str, client1: Machine, client2: Machine
+    share: str, server: Machine, client1: Machine, client2: Machine
 ) -> None:
     client1.block()
     with ThreadPoolExecutor() as pool:
         writing = pool.submit(client1.succeed, WRITE.format(f"{share}/late"), timeout=300)
         client1.wait_until_succeeds("pgrep --exact dd")
         client2.succeed(f"echo in time >{share}/other", timeout=60)
-        # It has not even been created.
-        client2.fail(f"test -e {share}/late")
+        # It has not even been created; the other client would go on to believe that.
+        server.fail(f"test -e /srv/nfs{share.removeprefix('/mnt')}/late")
         assert not writing.done()
 
         client1.unblock()
