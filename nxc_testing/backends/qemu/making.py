@@ -13,11 +13,14 @@ from nxc_testing.backends import start_scripts
 from nxc_testing.backends.host.provision import RESOLV_CONF, hosts_file
 from nxc_testing.backends.host.subnets import candidates
 from nxc_testing.backends.qemu import acceleration
+from nxc_testing.backends.qemu.acceleration import Verdict
 from nxc_testing.backends.qemu.command import MEMORY, Hardware
 from nxc_testing.backends.qemu.deployment import QemuDeployment
-from nxc_testing.backends.qemu.helpers import Switch, share, virtiofsd
+from nxc_testing.backends.qemu.helpers import Switch, VdeSwitch, share, virtiofsd
+from nxc_testing.backends.qemu.launch import ImageLauncher
 from nxc_testing.backends.qemu.node import QemuNode
-from nxc_testing.composition import Instance, MachinePlan, Plan, Volume
+from nxc_testing.backends.qemu.script import ScriptLauncher, ScriptMachine
+from nxc_testing.composition import Instance, MachinePlan, Network, Plan, Volume
 from nxc_testing.composition.identity import (
     PUBLIC,
     Addresses,
@@ -33,6 +36,11 @@ from nxc_testing.images.vm import VmImage, into_vm
 from nxc_testing.session import Session
 
 FIRST_EXTRA_DISK = ord("b")
+
+SHARED = "shared-xchg"
+"""The directory of a deployment that all machines of start scripts see."""
+
+UNKNOWN_TO_SCRIPTS = ("disks",)
 
 
 def deploy(plan: Plan, session: Session) -> QemuDeployment:
@@ -68,7 +76,7 @@ class Maker:
     def make(self) -> None:
         """See `deploy`."""
         self._check()
-        for machine in self._plan.machines:
+        for machine in self._with_images:
             image = _recipe_image(machine)
             if image not in self._images:
                 self._images[image] = into_vm(image, self._session.progress)
@@ -77,13 +85,31 @@ class Maker:
         self._addresses = assign_addresses(self._composition, self._subnets)
         self.deployment.announce()
         self._make_volumes()
-        self.deployment.switch = Switch(self.deployment.directory, self.deployment.environment)
+        self._make_switches()
         for number, machine in enumerate(self._plan.machines, 1):
-            self._make_machine(number, machine)
+            # By number: the paths of sockets are short.
+            directory = self.deployment.directory / str(number)
+            directory.mkdir()
+            make = self._by_script if machine.instance.role.start_script else self._from_image
+            node = QemuNode(
+                machine.instance.name,
+                self._addresses[machine.instance.name],
+                directory,
+                make(directory, machine),
+            )
+            self.deployment.add(node)
+            for port in machine.instance.role.ports:
+                node.publish(port.guest, port.host)
+
+    @property
+    def _with_images(self) -> list[MachinePlan]:
+        return [one for one in self._plan.machines if not one.instance.role.start_script]
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
-        start_scripts.refuse(self._composition, "qemu")
+        for instance in self._composition.instances():
+            if instance.role.start_script:
+                start_scripts.check(self._composition, instance, "vm", UNKNOWN_TO_SCRIPTS)
         if self._composition.volumes and virtiofsd() is None:
             raise DeploymentError(
                 "volumes are shared by virtiofsd, which this host does not have: "
@@ -101,16 +127,28 @@ class Maker:
                 )
 
     def _choose_accelerator(self) -> str:
-        image, vm = next(iter(self._images.items()))
-        verdict = acceleration.choose(vm, Cache.of(image))
+        """How machines are run; empty where there are start scripts only, and nobody knows."""
+        if self._images:
+            image, vm = next(iter(self._images.items()))
+            verdict: Verdict | None = acceleration.choose(vm, Cache.of(image))
+        else:
+            verdict = acceleration.known(Cache())
+        if verdict is None:
+            return ""
         if verdict.accelerator != "kvm":
             self._session.progress("qemu", verdict.reason)
         return verdict.accelerator
 
     def _choose_subnets(self) -> None:
         """Subnets that differ from each other; nobody else meets them."""
+        for number, network in enumerate(self._composition.networks, 1):
+            if self._is_vlan(network):
+                nixos = IPv4Network(start_scripts.NIXOS.format(number))
+                self._subnets[network.name] = network.subnet or nixos
         fixed = [network.subnet for network in self._composition.networks if network.subnet]
         for network in self._composition.networks:
+            if network.name in self._subnets:
+                continue
             members = sum(
                 network.name in one.role.networks for one in self._composition.instances()
             )
@@ -121,22 +159,72 @@ class Maker:
                 if not any(subnet.overlaps(other) for other in taken)
             )
 
+    def _is_vlan(self, network: Network) -> bool:
+        """Whether start scripts are in a network; others cannot be there too.
+
+        :raise ConfigError: if they are.
+        """
+        kinds = {
+            bool(one.role.start_script): one.role.name
+            for one in self._composition.instances()
+            if network.name in one.role.networks
+        }
+        if len(kinds) > 1:
+            raise ConfigError(
+                f"role {kinds[True]} has a start script, and role {kinds[False]} an image: "
+                "they cannot be in one network",
+                file=self._composition.source,
+                key=f"networks.{network.name}",
+                hint="give them networks of their own",
+            )
+        return True in kinds
+
+    def _make_switches(self) -> None:
+        deployment = self.deployment
+        if self._images:
+            deployment.switch = Switch(deployment.directory, deployment.environment)
+        members = len(self._plan.machines)
+        for number, network in enumerate(self._composition.networks, 1):
+            if self._is_vlan(network):
+                place = deployment.directory / f"vde{number}.ctl"
+                deployment.vlans[network.name] = VdeSwitch(place, members, deployment.environment)
+
     def _make_volumes(self) -> None:
         for volume in self._composition.volumes:
             directory = self.deployment.directory / f"volume-{volume.name}"
             directory.mkdir()
             directory.chmod(0o755)
             self._volumes[volume.name] = directory
-            first = next((one for one in self._plan.machines if _mounts(one, volume)), None)
+            first = next((one for one in self._with_images if _mounts(one, volume)), None)
             if first:
                 _fill(directory, _recipe_image(first), volume)
 
-    def _make_machine(self, number: int, machine: MachinePlan) -> None:
+    def _by_script(self, directory: Path, machine: MachinePlan) -> ScriptLauncher:
+        instance, deployment = machine.instance, self.deployment
+        state, shared = directory / "state", deployment.directory / SHARED
+        state.mkdir()
+        shared.mkdir(exist_ok=True)
+        # Where upstream's scripts look for it; on a disk, as the run's directory may not be.
+        known_as = self._session.directory / f"vm-state-{instance.name}"
+        known_as.unlink(missing_ok=True)
+        known_as.symlink_to(state)
+        numbers = {one.name: i for i, one in enumerate(self._composition.networks, 1)}
+        script = ScriptMachine(
+            name=instance.name,
+            script=start_scripts.script_of(self._composition, instance, "vm"),
+            role=instance.role,
+            directory=directory,
+            state=state,
+            shared=shared,
+            vlans={numbers[n]: deployment.vlans[n].directory for n in instance.role.networks},
+            # A script takes KVM where it seems to be there.
+            accelerator="" if self._accelerator == "kvm" else self._accelerator,
+        )
+        return ScriptLauncher(script, deployment.environment)
+
+    def _from_image(self, directory: Path, machine: MachinePlan) -> ImageLauncher:
         instance, deployment = machine.instance, self.deployment
         image, role = self._images[_recipe_image(machine)], instance.role
-        # By number: the paths of sockets are short.
-        directory = deployment.directory / str(number)
-        directory.mkdir()
         volumes = {
             f"volume{i}": (volume, directory / f"volume{i}")
             for i, volume in enumerate(self._composition.volumes)
@@ -170,17 +258,9 @@ class Maker:
             gateway = deployment.gateway(network, subnet, self._unused(network))
             gateway.forward(host_port, IPv4Address(address), guest_port)
 
-        node = QemuNode(
-            hardware,
-            own,
-            directory=directory,
-            environment=deployment.environment,
-            prepare=prepare,
-            forward=forward,
+        return ImageLauncher(
+            hardware, directory, deployment.environment, prepare=prepare, forward=forward
         )
-        deployment.add(node)
-        for port in role.ports:
-            node.publish(port.guest, port.host)
 
     def _unused(self, network: str) -> IPv4Address:
         """An address in a network that is neither a machine's nor the gateway's."""
