@@ -1,4 +1,4 @@
-"""A shell over hvc0, which may drop anything: what is given is right, or it is told that it is not."""
+"""A shell over hvc0, which may drop anything: what is given is right, or a loss is told."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from nxc_testing.backends.qemu.backdoor import SCRIPTS
 from nxc_testing.backends.qemu.relay import LOST, PacketDecoder, Relay
 
-TOKEN = "0123456789abcdef"
+TOKEN = "0123456789abcdef"  # noqa: S105 (of a connection)
 PATIENCE = 20.0
 
 payloads = st.lists(st.binary(max_size=300) | st.just(bytes(300)), min_size=1, max_size=6)
@@ -44,7 +44,9 @@ def test_what_arrives_is_given_however_it_is_split(contents: list[bytes], size: 
     assert not decoder.lost
 
 
-@given(contents=payloads, place=st.floats(0, 1), length=st.integers(1, 400), size=st.integers(1, 50))
+@given(
+    contents=payloads, place=st.floats(0, 1), length=st.integers(1, 400), size=st.integers(1, 50)
+)
 def test_what_is_dropped_is_noticed_and_nothing_wrong_is_given(
     contents: list[bytes], place: float, length: int, size: int
 ) -> None:
@@ -79,9 +81,7 @@ class Line:
 
     def __init__(self) -> None:
         self.ours, theirs = socket.socketpair()
-        script = (
-            f"perl {SCRIPTS / 'relay.pl'} {TOKEN}; printf '\\n{TOKEN} end\\n'; cat >/dev/null"
-        )
+        script = f"perl {SCRIPTS / 'relay.pl'} {TOKEN}; printf '\\n{TOKEN} end\\n'; cat >/dev/null"
         with theirs:
             self.process = subprocess.Popen(["bash", "-c", script], stdin=theirs, stdout=theirs)
         self.relay = Relay(TOKEN, self.send)

@@ -115,6 +115,19 @@ class Backdoor:
                 raise ConnectionLost(f"{self.name}: hvc0 gives no shell: its relay {why}")
             return relay.channel()
 
+    def signal_init(self, number: int) -> bool:
+        """Send a signal to the machine's first process.
+
+        :return: whether there is a shell that can.
+        """
+        if not self._spawned and BANNER not in self._heard:
+            return False
+        if self._relay and not self._relay.ended.is_set():
+            self._relay.signal_init(number)
+        else:
+            self._send(f"\nkill -{number} 1\n".encode())
+        return True
+
     def _wait_for_spawn(self, boot: Boot, deadline: Deadline) -> None:
         if not self._spawned:
             self._await(re.compile(re.escape(BANNER) + rb"\s*"), boot, deadline)

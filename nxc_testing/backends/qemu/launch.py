@@ -50,12 +50,14 @@ class Reached:
     :ivar pid: its own number.
     :ivar ports: the sockets of the serial ports; empty if the machine has none of ours.
     :ivar backdoor: the shell that the machine opens by itself; None if it opens all of ours.
+    :ivar held: a connection that QEMU wants somebody at, for as long as it lives.
     """
 
     monitor: socket.socket
     pid: int
     ports: Sequence[Path]
     backdoor: Backdoor | None = None
+    held: socket.socket | None = None
 
 
 class Launcher(Protocol):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from pathlib import Path
 from nxc_testing.backends import start_scripts
 from nxc_testing.backends.host.provision import RESOLV_CONF, hosts_file
 from nxc_testing.backends.host.subnets import candidates
-from nxc_testing.backends.qemu import acceleration
+from nxc_testing.backends.qemu import acceleration, helpers
 from nxc_testing.backends.qemu.acceleration import Verdict
 from nxc_testing.backends.qemu.command import MEMORY, Hardware
 from nxc_testing.backends.qemu.deployment import QemuDeployment
@@ -110,6 +111,11 @@ class Maker:
         for instance in self._composition.instances():
             if instance.role.start_script:
                 start_scripts.check(self._composition, instance, "vm", UNKNOWN_TO_SCRIPTS)
+                if not shutil.which(helpers.VDE_SWITCH):
+                    raise DeploymentError(
+                        f"the networks of start scripts are carried by {helpers.VDE_SWITCH}, "
+                        "which this host does not have: apt-get install vde2"
+                    )
         if self._composition.volumes and virtiofsd() is None:
             raise DeploymentError(
                 "volumes are shared by virtiofsd, which this host does not have: "

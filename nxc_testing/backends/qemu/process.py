@@ -16,6 +16,7 @@ from typing import Any
 import psutil
 
 from nxc_testing.backends.base import Boot, Channel
+from nxc_testing.backends.qemu.backdoor import Backdoor
 from nxc_testing.backends.qemu.helpers import connect
 from nxc_testing.backends.qemu.launch import Launcher
 from nxc_testing.backends.qemu.monitor import Monitor
@@ -47,7 +48,15 @@ GREETING_TIMEOUT = 300.0
 
 STOPPED = "its QEMU was stopped by a signal, like SIGSTOP"
 
-KEYS_OF_REBOOT = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+SIGNALS = {"poweroff": signal.SIGRTMIN + 4, "reboot": signal.SIGRTMIN + 5}
+"""What systemd(1) takes for orders."""
+
+KEYS = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+BUTTONS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    "poweroff": ("system_powerdown", {}),
+    "reboot": ("send-key", {"keys": KEYS}),
+}
+"""How QEMU brings a person's orders to a machine."""
 
 
 class Qemu:
@@ -71,6 +80,8 @@ class Qemu:
         self._words = bytearray()
         self._qemu: psutil.Process | None = None
         self._orders: socket.socket | None = None
+        self._held: socket.socket | None = None
+        self._backdoor: Backdoor | None = None
         started = launcher.start()
         self._process, self._console, self._log = started.process, started.console, started.log
         try:
@@ -78,8 +89,9 @@ class Qemu:
             os.set_blocking(self._console.reader, False)
             self._loop.call(self._loop.asyncio.add_reader, self._console.reader, self._on_console)
             reached = launcher.reach(started)
+            self._held, self._backdoor = reached.held, reached.backdoor
             self._qemu, self.pid = psutil.Process(reached.pid), reached.pid
-            self._backdoor, self._shells = reached.backdoor, Shells(name, reached.ports[1:])
+            self._shells = Shells(name, reached.ports[1:])
             self.monitor = Monitor(name, reached.monitor, self._on_event)
             if reached.ports:
                 self._orders = connect(reached.ports[0])
@@ -98,7 +110,7 @@ class Qemu:
         self._kill()
         self._process.wait()
         self._drained.wait(LAST_WORDS)
-        self._close_console()
+        self._hang_up()
         how = str(error) if status is None else f"{self._what} ended with status {status}"
         if self._log:
             return f"{how}: {self._log.read_text(errors='replace').strip() or error}"
@@ -187,14 +199,13 @@ class Qemu:
     def close(self) -> None:
         """Let go of a machine that has ended."""
         self.monitor.close()
-        if self._orders:
-            self._orders.close()
-        if self._backdoor:
-            self._backdoor.close()
         self._shells.close()
-        self._close_console()
+        self._hang_up()
 
-    def _close_console(self) -> None:
+    def _hang_up(self) -> None:
+        for end in (self._orders, self._held, self._backdoor):
+            if end:
+                end.close()
         self._loop.call(self._stop_reading)
         self._drained.wait(LAST_WORDS)
         with self._typing:
@@ -258,12 +269,11 @@ class Qemu:
         if self._orders and (self._backdoor is None or self._backdoor.opened_ports):
             with suppress(OSError):
                 self._orders.send(f"{word}\n".encode(), socket.MSG_DONTWAIT)
-            return
-        with suppress(DeploymentError):
-            if word == "poweroff":
-                self.monitor.execute("system_powerdown")
-            else:
-                self.monitor.execute("send-key", {"keys": KEYS_OF_REBOOT})
+        elif not (self._backdoor and self._backdoor.signal_init(SIGNALS[word])):
+            # Whoever it is that runs there.
+            with suppress(DeploymentError):
+                command, arguments = BUTTONS[word]
+                self.monitor.execute(command, arguments)
 
     def open_shell(self, boot: Boot) -> Channel:
         """A root shell, as soon as the machine gives one.

@@ -125,6 +125,10 @@ class Relay:
                     number += 1
             self._quit()
 
+    def signal_init(self, number: int) -> None:
+        """Send a signal to the machine's first process."""
+        self._send(b"S %d 0\n" % number)
+
     def _quit(self) -> None:
         if not self.ended.is_set():
             self._send(b"Q 0 0\n")

@@ -27,7 +27,8 @@ from nxc_testing.errors import DeploymentError, Unsupported
 from nxc_testing.waiting import Deadline
 
 HUMAN, SHELL = "human-monitor", "shell"
-"""The sockets where QEMU finds us."""
+CALLS = (HUMAN, SHELL)
+"""The sockets where QEMU finds us, in the machine's directory."""
 
 SCRIPT_TIMEOUT = 300.0
 """Seconds for a script to come to its QEMU; it may have to make a disk before."""
@@ -115,58 +116,57 @@ class ScriptLauncher:
         self._machine = machine
         self._environment = {**os.environ, **environment, **machine.environment()}
         self._listeners: list[socket.socket] = []
-        self._held: socket.socket | None = None
         self._forwards: dict[int, int] = {}
 
     def start(self) -> Started:
         """Run the script, with its console on pipes."""
         machine = self._machine
-        self._hang_up()
         for name in (QMP, *PORTS):
             (machine.directory / name).unlink(missing_ok=True)
-        self._listeners = [listen(machine.directory / name) for name in (HUMAN, SHELL)]
-        with ExitStack() as stack:
-            read_in, write_in = _pipe(stack)
-            read_out, write_out = _pipe(stack)
+        with ExitStack() as ours, ExitStack() as theirs:
+            listeners = [ours.enter_context(listen(machine.directory / name)) for name in CALLS]
+            (stdin, writer), (reader, stdout) = os.pipe(), os.pipe()
+            for stack, end in ((theirs, stdin), (ours, writer), (ours, reader), (theirs, stdout)):
+                stack.callback(os.close, end)
             try:
                 process = subprocess.Popen(
                     [str(machine.script), *machine.arguments()],
                     env=self._environment,
                     cwd=machine.state,
-                    stdin=read_in,
-                    stdout=write_out,
+                    stdin=stdin,
+                    stdout=stdout,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
             except OSError as error:
                 raise DeploymentError(f"{machine.script} cannot be started: {error}") from error
-            stack.pop_all()
-        os.close(read_in)
-        os.close(write_out)
-        os.set_blocking(write_in, False)
+            ours.pop_all()
+        self._listeners = listeners
+        os.set_blocking(writer, False)
 
         def close() -> None:
-            for descriptor in (read_out, write_in):
-                os.close(descriptor)
+            for end in (reader, writer):
+                os.close(end)
 
-        return Started(process, Channel(read_out, write_in, close))
+        return Started(process, Channel(reader, writer, close))
 
     def reach(self, started: Started) -> Reached:
         """Wait until its QEMU calls, and call back."""
         machine, deadline = self._machine, Deadline(SCRIPT_TIMEOUT)
-        monitor, shell = (
-            self._accept(listener, started.process, deadline) for listener in self._listeners
-        )
-        self._hang_up()
-        # Nobody speaks there: QEMU's other monitor takes the same commands.
-        self._held = monitor
         with ExitStack() as stack:
-            stack.callback(shell.close)
-            qmp = stack.enter_context(connect(machine.directory / QMP))
-            ports = [machine.directory / name for name in PORTS]
-            given = ports if all(path.exists() for path in ports) else []
-            stack.pop_all()
-        return Reached(qmp, _peer(monitor), given, Backdoor(machine.name, shell))
+            for listener in self._listeners:
+                stack.enter_context(listener)
+            with ExitStack() as kept:
+                # Nobody speaks at the first: the other monitor takes the same commands.
+                human, shell = (
+                    kept.enter_context(self._accept(listener, started.process, deadline))
+                    for listener in self._listeners
+                )
+                qmp = kept.enter_context(connect(machine.directory / QMP))
+                ports = [machine.directory / name for name in PORTS]
+                given = ports if all(path.exists() for path in ports) else []
+                kept.pop_all()
+            return Reached(qmp, _peer(human), given, Backdoor(machine.name, shell), human)
 
     def _accept(
         self, listener: socket.socket, process: subprocess.Popen[bytes], deadline: Deadline
@@ -184,11 +184,6 @@ class ScriptLauncher:
                     f"{self._machine.script} has not come to a QEMU with the arguments that it was "
                     f"given in {deadline.elapsed():.0f} s"
                 )
-
-    def _hang_up(self) -> None:
-        for end in (*self._listeners, *([self._held] if self._held else ())):
-            end.close()
-        self._listeners, self._held = [], None
 
     def ready(self, monitor: Monitor) -> None:
         """Lead the host's ports to the machine, as before its last end."""
@@ -225,13 +220,6 @@ def _with_users(variable: str, ours: Sequence[str]) -> str:
 
 def _has_display() -> bool:
     return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
-
-
-def _pipe(stack: ExitStack) -> tuple[int, int]:
-    ends = os.pipe()
-    for end in ends:
-        stack.callback(os.close, end)
-    return ends
 
 
 def _peer(connection: socket.socket) -> int:

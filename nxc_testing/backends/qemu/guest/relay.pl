@@ -4,7 +4,7 @@
 # sum is SUM. KIND is D for what the shell prints, numbered from 0; H where an answer is missing,
 # with the number of the next D; L where what came from the driver is out of step.
 # From the driver come `KIND NUMBER LENGTH` and a newline, then LENGTH bytes: D what the shell reads,
-# numbered from 0; A how many packets have come; Q the end.
+# numbered from 0; A how many packets have come; S a signal for the first process; Q the end.
 #
 # No more goes out unanswered than the host's socket holds in any case.
 use strict;
@@ -41,7 +41,7 @@ sub packet {
 
 sub obey {
     while ( length $came ) {
-        if ( $came !~ /^([DAQ]) (\d+) (\d+)\n/ ) {
+        if ( $came !~ /^([DASQ]) (\d+) (\d+)\n/ ) {
             return if length $came < 64 && $came !~ /\n/;
             packet( 'L', '' );
             exit;
@@ -52,6 +52,7 @@ sub obey {
         substr $came, 0, $header + $length, '';
         exit if $kind eq 'Q';
         if ( $kind eq 'A' ) { $answered = $number; next }
+        if ( $kind eq 'S' ) { kill $number, 1; next }
         if ( $number != $taken++ ) { packet( 'L', '' ); exit }
         $waiting .= $data;
     }
