@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import os
+import select
 import socket
 import subprocess
 import threading
@@ -119,8 +120,11 @@ def read_all(line: Line, count: int) -> bytes:
     """So many bytes of what the shell prints, or fewer if it ends."""
     data = bytearray()
     descriptor = line.relay.channel().reader
-    os.set_blocking(descriptor, True)
-    while len(data) < count and (piece := os.read(descriptor, 1 << 16)):
+    while len(data) < count:
+        assert select.select([descriptor], [], [], PATIENCE)[0], "neither more nor an end"
+        piece = os.read(descriptor, 1 << 16)
+        if not piece:
+            break
         data += piece
     return bytes(data)
 
