@@ -43,7 +43,7 @@ def _guest(name: str, rank: int, hosts: str) -> dict[str, cpio.Member]:
     }
     return {
         f"{UNITS}/backdoor.service": cpio.link("/dev/null"),
-        f"{UNITS}/backdoor-ready.service": cpio.link("/dev/null"),
+        f"{UNITS}/backdoor-ready@.service": cpio.link("/dev/null"),
         "run/nxc/gate": cpio.file(b""),
         **{f"{UNITS}/{unit}": cpio.file((GUEST / unit).read_bytes()) for unit in wants.values()},
         **{
