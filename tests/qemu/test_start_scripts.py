@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from script_lab import make_project
 
@@ -326,6 +327,13 @@ def make_script(project: Path, text: str, name: str = "run-a-vm") -> None:
     (project / name).chmod(0o755)
 
 
+def runs(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
 def test_a_script_that_fails_is_told_with_what_it_said(write: Path) -> None:
     make_script(write, "#!/bin/sh\necho there is no disk here >&2\nexit 3\n")
     with (
@@ -387,14 +395,16 @@ def test_a_qemu_that_ends_before_the_backdoor_is_told_at_once(write: Path) -> No
 
 
 def test_a_script_that_does_not_become_its_qemu_is_ended_with_it(write: Path) -> None:
-    make_script(write, EMPTY_MACHINE.replace("exec ", "") + "echo behind it\n")
+    make_script(write, EMPTY_MACHINE.replace("exec ", "sleep 1000 &\n") + "echo behind it\n")
     with opened(write) as driver:
         machine = driver.machine("a")
         machine.start()
-        qemu = Path(f"/proc/{machine.pid}")
-        assert (qemu / "comm").read_text().startswith("qemu-system")
+        parent = psutil.Process(machine.pid).parent()
+        assert parent is not None
+        family = [parent, *parent.children()]
+        assert {one.name()[:5] for one in family} == {"run-a", "sleep", "qemu-"}
         machine.crash()
-        eventually(lambda: not qemu.exists(), "the end of QEMU")
+        eventually(lambda: not any(map(runs, family)), "the end of all of them")
 
 
 def test_a_port_without_a_user_mode_network_is_unsupported(write: Path) -> None:

@@ -68,7 +68,7 @@ class Backdoor:
             self._news.notify_all()
         self._connection.close()
         if self._relay:
-            self._relay.close()
+            self._relay.gone()
 
     def _send(self, data: bytes) -> None:
         with self._sending, suppress(OSError):

@@ -133,6 +133,11 @@ class Relay:
         if not self.ended.is_set():
             self._send(b"Q 0 0\n")
 
+    def gone(self) -> None:
+        """Nothing comes over hvc0 any more: whoever has the shell is told."""
+        self.ended.set()
+        self._hang_up(self._near)
+
     def close(self) -> None:
         """Hang up; the relay in the machine ends. May be called twice."""
         self._hang_up(self._far)
