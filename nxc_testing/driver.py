@@ -98,7 +98,7 @@ class Driver:
             Machine(
                 nodes[instance.name],
                 instance,
-                backend,
+                instance.role.backend or backend,
                 mode=mode,
                 events=session.events,
                 directories=directories,

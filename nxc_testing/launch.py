@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from nxc_testing import backends
+from nxc_testing.backends import mixed
 from nxc_testing.composition import Composition, ShellMode, make_plan
 from nxc_testing.driver import Driver
 from nxc_testing.images import Image
@@ -42,7 +43,7 @@ def open_driver(composition: Composition, settings: Settings, session: Session) 
     if settings.keep:
         session.keep()
     plan = make_plan(composition, build_images(composition, settings, session))
-    deployment = backend.deploy(plan, session)
+    deployment = mixed.deploy(plan, session, backend)
     try:
         return Driver(
             composition,

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
-    from nxc_testing.composition import Plan
+    from nxc_testing.composition import Plan, Segment
     from nxc_testing.runs.journal import Record
     from nxc_testing.session import Session
     from nxc_testing.waiting import Deadline
@@ -278,6 +278,26 @@ class Deployment(Protocol):
 
         :raise DeploymentError: if something could not be released; the rest is.
         """
+
+
+@runtime_checkable
+class OffersSegments(Protocol):
+    """A deployment whose networks machines of another kind can be in."""
+
+    def segments(self) -> Mapping[str, Segment]:
+        """Its networks, by their names in the composition.
+
+        :raise DeploymentError: if this host has no part in them.
+        """
+
+
+@runtime_checkable
+class JoinsSegments(Protocol):
+    """A backend that heeds a plan's segments."""
+
+    @property
+    def joins_segments(self) -> bool:
+        """True: to declare it is all there is to do."""
 
 
 class Backend(Protocol):

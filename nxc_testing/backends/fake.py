@@ -79,15 +79,15 @@ class FakeBackend:
 
         :raise ConfigError: if one has a start script.
         """
-        start_scripts.refuse(plan.composition, self.name)
+        start_scripts.refuse(plan, self.name)
         directory = session.directory / f"fake-{session.number('fake deployment')}"
         record = session.record(
             self.name,
             directory.name,
             composition=plan.composition.name,
-            machines=[machine.instance.name for machine in plan.machines],
+            machines=[machine.instance.name for machine in plan.own],
         )
-        nodes = [FakeNode(machine, directory, session) for machine in plan.machines]
+        nodes = [FakeNode(machine, directory, session) for machine in plan.own]
         return FakeDeployment(nodes, lambda: session.forget(record))
 
     def traces(self) -> Sequence[Trace]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from nxc_testing.composition import Composition, Instance, Role
+from nxc_testing.composition import Composition, Instance, Plan, Role
 from nxc_testing.errors import ConfigError
 
 NIXOS = "192.168.{}.0/24"
@@ -60,17 +60,17 @@ def check(composition: Composition, instance: Instance, kind: str, unknown: Sequ
         )
 
 
-def refuse(composition: Composition, backend: str) -> None:
+def refuse(plan: Plan, backend: str) -> None:
     """For a backend that makes all machines by itself.
 
     :param backend: its name.
     :raise ConfigError: if a role has a start script.
     """
-    for role in {one.role.name: one.role for one in composition.instances()}.values():
+    for role in {one.instance.role.name: one.instance.role for one in plan.own}.values():
         if role.start_script:
             problem = f"backend {backend} runs no start scripts"
             ways = [f"{one} runs `run-NAME-{kind}`" for kind, one in KINDS.items()]
-            raise _error(composition, role, problem, f"backend {', and '.join(ways)}")
+            raise _error(plan.composition, role, problem, f"backend {', and '.join(ways)}")
 
 
 def _error(composition: Composition, role: Role, problem: str, hint: str) -> ConfigError:

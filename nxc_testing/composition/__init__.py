@@ -19,7 +19,7 @@ from nxc_testing.composition.model import (
     Volume,
 )
 from nxc_testing.composition.names import python_name
-from nxc_testing.composition.plan import MachinePlan, Plan, make_plan
+from nxc_testing.composition.plan import MachinePlan, Plan, Segment, make_plan
 from nxc_testing.composition.toml import load
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Plan",
     "Port",
     "Role",
+    "Segment",
     "ShellMode",
     "TestScript",
     "Volume",

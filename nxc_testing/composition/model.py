@@ -71,6 +71,7 @@ class Role:
 
     :ivar image: a recipe's path, or the name of an image the backend has already; empty where
         there is a start script.
+    :ivar backend: what its machines are, where that differs from the other roles'; else empty.
     :ivar start_script: what starts a machine by itself, by the NixOS test driver's contract, with
         `{name}` for the machine's name; empty if the backend does.
     :ivar count: how many, unless `hostnames` names them one by one.
@@ -100,6 +101,7 @@ class Role:
     privileged: bool = False
     parameters: Mapping[str, Any] = field(default_factory=dict)
     start_script: str = ""
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network
 
 from nxc_testing.composition.model import Composition, Instance
 from nxc_testing.images import Image
@@ -26,11 +27,36 @@ class MachinePlan:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A network that there is already, because machines of another kind are in it.
+
+    :ivar bridge: a network device of this host.
+    :ivar namespace: the network namespace where it is; empty for the host's own.
+    """
+
+    subnet: IPv4Network
+    bridge: str
+    namespace: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything a backend needs to know."""
+    """Everything a backend needs to know.
+
+    :ivar machines: all of the composition's.
+    :ivar elsewhere: the names of those that another backend makes.
+    :ivar segments: the composition's networks that there are already, by their names.
+    """
 
     composition: Composition
     machines: tuple[MachinePlan, ...]
+    elsewhere: frozenset[str] = frozenset()
+    segments: Mapping[str, Segment] = field(default_factory=dict)
+
+    @property
+    def own(self) -> tuple[MachinePlan, ...]:
+        """The machines to make."""
+        return tuple(one for one in self.machines if one.instance.name not in self.elsewhere)
 
 
 def make_plan(composition: Composition, images: Mapping[str, Image | str]) -> Plan:

@@ -46,6 +46,7 @@ ROLE_KEYS = (
     "privileged",
     "parameters",
     "start_script",
+    "backend",
 )
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
@@ -153,6 +154,7 @@ def _role(
         privileged=table.get("privileged", bool, False),
         parameters=_parameters(table),
         start_script=start_script,
+        backend=table.get("backend", str, ""),
     )
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from run_lab import LONG, RunLab, run_lab, until
 
+from nxc_testing.backends.nspawn import NspawnBackend
 from nxc_testing.backends.qemu import QemuBackend
 from nxc_testing.backends.qemu.helpers import virtiofsd
 
@@ -72,6 +73,34 @@ def test_an_end_from_outside_leaves_nothing(lab: RunLab, test: str, number: sign
     for kind in kinds:
         assert kind in left
     run.kill(number)
+    lab.all_is_gone()
+
+
+@pytest.fixture
+def lab_beside_containers(tmp_path: Path, runtime: Path) -> Iterator[RunLab]:
+    """Runs with containers, which may have virtual machines beside them."""
+    for backend in (NspawnBackend(), QemuBackend()):
+        if why := backend.unavailable():
+            pytest.skip(why)
+    with run_lab(tmp_path, runtime, "nspawn") as lab:
+        yield lab
+        for id_ in {one for run in lab.runs for one in run.ids if lab.left()}:
+            lab.try_nxc_test("reap", id_)
+
+
+def test_a_kill_leaves_nothing_of_containers_and_virtual_machines(
+    lab_beside_containers: RunLab,
+) -> None:
+    lab = lab_beside_containers
+    wait = "    one.wait_until_succeeds('ping -c 1 two')\n"
+    test = f"def test_it(driver, one):\n    driver.start_all()\n{wait}    linger()\n"
+    lab.composition(test, more='[roles.two]\nbackend = "qemu"\n')
+    run = lab.start()
+    run.reaches("there", 300)
+    left = " ".join(lab.left())
+    for kind in ("guest=two", "uplink.py", "network namespace", "control group"):
+        assert kind in left
+    run.kill()
     lab.all_is_gone()
 
 

@@ -282,7 +282,7 @@ def test_the_message_names_file_key_problem_and_remedy(write: Write) -> None:
         f"{file}: roles.server.cuont: this key means nothing here\n"
         "  did you mean count? known: image, count, hostnames, networks, addresses, disks, ports,"
         " memory, cpus, kernel_parameters, capabilities, devices, privileged, parameters,"
-        " start_script"
+        " start_script, backend"
     )
 
 

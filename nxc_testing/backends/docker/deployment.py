@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from nxc_testing.backends.base import Access
 from nxc_testing.backends.docker.engine import Engine
+from nxc_testing.backends.docker.networks import BridgeNetwork
 from nxc_testing.backends.docker.node import DockerNode
 from nxc_testing.backends.docker.removal import DISKS, LABEL_DEPLOYMENT, remove
 from nxc_testing.backends.docker.watch import Death, Watch
 from nxc_testing.backends.host import disks, storage
 from nxc_testing.backends.host.steps import try_all
-from nxc_testing.composition import Plan
+from nxc_testing.backends.host.switch import DEVICES
+from nxc_testing.composition import Plan, Segment
 from nxc_testing.errors import DeploymentError
 from nxc_testing.runs.journal import Record
 from nxc_testing.session import LABEL_COMPOSITION, Session
@@ -23,6 +25,7 @@ class DockerDeployment:
     """Machines of one composition. Everything it has in the engine bears its name as a label.
 
     :ivar name: stands first in the names of all it has in the engine.
+    :ivar networks: by their names in the composition.
     :ivar locks: held as long as it lives.
     """
 
@@ -34,6 +37,7 @@ class DockerDeployment:
             LABEL_COMPOSITION: plan.composition.name,
             LABEL_DEPLOYMENT: self.name,
         }
+        self.networks: Mapping[str, BridgeNetwork] = {}
         self._record: Record | None = None
         self.locks = ExitStack()
         self._nodes: dict[str, DockerNode] = {}
@@ -54,13 +58,26 @@ class DockerDeployment:
         """The label by which the engine finds what belongs to it."""
         return f"{LABEL_DEPLOYMENT}={self.name}"
 
+    def segments(self) -> Mapping[str, Segment]:
+        """Its networks, by their names in the composition.
+
+        :raise DeploymentError: if the engine is on another host.
+        """
+        for network in self.networks.values():
+            if not (DEVICES / network.bridge).exists():
+                raise DeploymentError(
+                    f"the engine at {self.engine.host} has the networks where this host has no "
+                    "part in them: virtual machines cannot be there"
+                )
+        return {name: Segment(one.subnet, one.bridge) for name, one in self.networks.items()}
+
     def announce(self) -> None:
         """Note with the session that there is something to release; before there is."""
         self._record = self._session.record(
             "docker",
             f"{self.engine.host} {self.name}",
             composition=self._plan.composition.name,
-            machines=[machine.instance.name for machine in self._plan.machines],
+            machines=[machine.instance.name for machine in self._plan.own],
         )
 
     def watch(self) -> None:

@@ -63,13 +63,14 @@ class Maker:
         self.deployment = DockerDeployment(self._engine, session, plan)
         self._images: dict[Image | str, Mapping[str, Any]] = {}
         self._networks: dict[str, BridgeNetwork] = {}
+        self.deployment.networks = self._networks
         self._volumes: dict[str, str] = {}
         self._addresses: Addresses = {}
 
     def make(self) -> None:
         """See `deploy`."""
         self._check()
-        for machine in self._plan.machines:
+        for machine in self._plan.own:
             if machine.image not in self._images:
                 self._images[machine.image] = self._image(machine)
         self.deployment.announce()
@@ -84,13 +85,13 @@ class Maker:
             [network.bridge for network in self._networks.values()],
             self._make_link_helper,
         )
-        for machine in self._plan.machines:
+        for machine in self._plan.own:
             self._make_machine(machine, links)
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
-        start_scripts.refuse(self._composition, "docker")
-        roles = {one.instance.role.name: one.instance.role for one in self._plan.machines}
+        start_scripts.refuse(self._plan, "docker")
+        roles = {one.instance.role.name: one.instance.role for one in self._plan.own}
         for role in roles.values():
             privileges(self._composition, role, self._engine.info)
             if role.disks and (why := self._disk_obstacle()):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from nxc_testing.backends.base import Access
@@ -12,7 +12,7 @@ from nxc_testing.backends.host.steps import try_all
 from nxc_testing.backends.host.switch import Switch
 from nxc_testing.backends.nspawn.node import LEADER, NspawnNode
 from nxc_testing.backends.nspawn.removal import KIND, release_files
-from nxc_testing.composition import Plan
+from nxc_testing.composition import Plan, Segment
 from nxc_testing.errors import DeploymentError
 from nxc_testing.runs.journal import Record
 from nxc_testing.session import Session
@@ -24,6 +24,7 @@ class NspawnDeployment:
     :ivar name: stands first in the names of all it has.
     :ivar directory: where its files are.
     :ivar switch: its networks.
+    :ivar networks: where they are, by their names in the composition.
     :ivar locks: held as long as it lives.
     """
 
@@ -33,6 +34,7 @@ class NspawnDeployment:
         self.directory = storage.directory_of(self.name, KIND)
         self.switch = Switch(self.name)
         self.locks = ExitStack()
+        self.networks: dict[str, Segment] = {}
         self._record: Record | None = None
         self._nodes: list[NspawnNode] = []
         self._closing = threading.Lock()
@@ -49,7 +51,11 @@ class NspawnDeployment:
     @property
     def machines(self) -> list[str]:
         """The machines' names."""
-        return [machine.instance.name for machine in self._plan.machines]
+        return [machine.instance.name for machine in self._plan.own]
+
+    def segments(self) -> Mapping[str, Segment]:
+        """Its networks, by their names in the composition."""
+        return self.networks
 
     def announce(self) -> None:
         """Note with the session that there is something to release; before there is."""

@@ -18,7 +18,7 @@ from nxc_testing.backends.nspawn.deployment import NspawnDeployment
 from nxc_testing.backends.nspawn.links import MachineLinks, OwnLinks, ScriptLinks
 from nxc_testing.backends.nspawn.node import Blueprint, NspawnNode
 from nxc_testing.backends.nspawn.removal import DISKS, MACHINES, VOLUMES, Facts
-from nxc_testing.composition import Instance, MachinePlan, Network, Plan
+from nxc_testing.composition import Instance, MachinePlan, Network, Plan, Segment
 from nxc_testing.composition.identity import (
     PUBLIC,
     Addresses,
@@ -73,7 +73,7 @@ class Maker:
     def make(self) -> None:
         """See `deploy`."""
         self._check()
-        for machine in self._plan.machines:
+        for machine in self._plan.own:
             if not machine.instance.role.start_script:
                 self._root(machine)
         self.deployment.announce()
@@ -89,12 +89,12 @@ class Maker:
             self._composition, {name: subnet for name, (_, subnet) in self._networks.items()}
         )
         self._make_volumes()
-        for machine in self._plan.machines:
+        for machine in self._plan.own:
             self._make_machine(machine)
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
-        for instance in (machine.instance for machine in self._plan.machines):
+        for instance in (machine.instance for machine in self._plan.own):
             command.capabilities(self._composition, instance.role)
             if instance.role.start_script:
                 start_scripts.check(self._composition, instance, "nspawn", UNKNOWN_TO_SCRIPTS)
@@ -126,6 +126,8 @@ class Maker:
                 )
                 bridge = self.deployment.switch.add(number, subnet, host=not scripted)
                 self._networks[network.name] = bridge, subnet
+                segment = Segment(subnet, bridge, self.deployment.switch.name)
+                self.deployment.networks[network.name] = segment
                 if not scripted:
                     self._with_host.add(network.name)
 
@@ -152,7 +154,7 @@ class Maker:
         """Directories that begin with what the first image that has their paths holds there."""
         for volume in self._composition.volumes:
             directory = self._volumes[volume.name] = self._directory / VOLUMES / volume.name
-            users = (m for m in self._plan.machines if self._mounts(volume.roles, m.instance))
+            users = (m for m in self._plan.own if self._mounts(volume.roles, m.instance))
             for machine in users:
                 content = self._root(machine) / volume.path.lstrip("/")
                 if content.is_dir():

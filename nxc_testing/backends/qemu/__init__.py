@@ -43,6 +43,11 @@ class QemuBackend:
             return "QEMU's QMP library is missing: pip install qemu.qmp"
         return None
 
+    @property
+    def joins_segments(self) -> bool:
+        """True: its machines can be in networks of containers."""
+        return True
+
     def remarks(self) -> Sequence[str]:
         """Whether machines run on the host's processor or are emulated, and why."""
         verdict = self._verdict()

@@ -8,11 +8,12 @@ from ipaddress import IPv4Address, IPv4Network
 
 from nxc_testing.backends.base import Access
 from nxc_testing.backends.host import storage
+from nxc_testing.backends.host.steps import try_all
 from nxc_testing.backends.qemu import removal
-from nxc_testing.backends.qemu.helpers import Gateway, Switch, VdeSwitch
+from nxc_testing.backends.qemu.helpers import Gateway, Switch, Uplink, VdeSwitch
 from nxc_testing.backends.qemu.node import QemuNode
 from nxc_testing.backends.qemu.process import environment
-from nxc_testing.composition import Plan
+from nxc_testing.composition import Plan, Segment
 from nxc_testing.errors import DeploymentError
 from nxc_testing.runs.journal import Record
 from nxc_testing.session import Session
@@ -37,6 +38,7 @@ class QemuDeployment:
         self._record: Record | None = None
         self._nodes: list[QemuNode] = []
         self._gateways: dict[str, Gateway] = {}
+        self._uplinks: list[Uplink] = []
         self._opening = threading.Lock()
         self._closing = threading.Lock()
         self._closed = False
@@ -57,7 +59,7 @@ class QemuDeployment:
             "qemu",
             self.name,
             composition=self._plan.composition.name,
-            machines=[machine.instance.name for machine in self._plan.machines],
+            machines=[machine.instance.name for machine in self._plan.own],
         )
         storage.prepare(self.directory, str(self._session.owner))
 
@@ -65,9 +67,29 @@ class QemuDeployment:
         """Take in a machine that was made."""
         self._nodes.append(node)
 
-    def gateway(self, network: str, subnet: IPv4Network, unused: IPv4Address) -> Gateway:
+    def join(self, network: str, segment: Segment) -> None:
+        """Let the machines meet those of another deployment.
+
+        :raise DeploymentError: if they cannot.
+        """
+        assert self.switch
+        self._uplinks.append(
+            Uplink(
+                self.switch,
+                network,
+                segment,
+                directory=self.directory,
+                environment=self.environment,
+            )
+        )
+
+    def gateway(
+        self, network: str, subnet: IPv4Network, host: IPv4Address, unused: IPv4Address
+    ) -> Gateway:
         """The host's place in a network, made when it is first asked for.
 
+        :param host: its address there.
+        :param unused: another one that no machine has.
         :raise DeploymentError: if there can be none.
         """
         assert self.switch
@@ -77,7 +99,8 @@ class QemuDeployment:
                     self.switch,
                     network,
                     subnet,
-                    unused,
+                    host=host,
+                    unused=unused,
                     directory=self.directory,
                     environment=self.environment,
                 )
@@ -97,12 +120,13 @@ class QemuDeployment:
                 return
             steps: list[Callable[[], object]] = [node.release for node in self._nodes]
             steps += [gateway.close for gateway in self._gateways.values()]
+            steps += [uplink.close for uplink in self._uplinks]
             steps += [switch.close for switch in (self.switch, *self.vlans.values()) if switch]
             # Nothing should be left; but nothing may be left.
             steps.append(lambda: removal.kill(lambda deployment: deployment == self.name))
             if self.directory.exists():
                 steps.append(lambda: removal.remove_directory(self.directory))
-            failures = _try_all(steps)
+            failures = try_all(*steps)
             if failures:
                 raise DeploymentError(
                     f"deployment {self.name} was not removed in full:\n"
@@ -111,14 +135,3 @@ class QemuDeployment:
             self._closed = True
             if self._record:
                 self._session.forget(self._record)
-
-
-def _try_all(steps: Sequence[Callable[[], object]]) -> list[Exception]:
-    """Take all steps, in order, and give what failed."""
-    failures: list[Exception] = []
-    for step in steps:
-        try:
-            step()
-        except Exception as error:
-            failures.append(error)
-    return failures

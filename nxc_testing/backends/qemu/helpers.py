@@ -13,10 +13,10 @@ from contextlib import ExitStack
 from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
-from nxc_testing.backends.host.subnets import gateway
-from nxc_testing.backends.qemu import switch
+from nxc_testing.backends.qemu import switch, uplink
 from nxc_testing.backends.qemu.command import PROGRAM
 from nxc_testing.backends.qemu.monitor import Monitor
+from nxc_testing.composition import Segment
 from nxc_testing.errors import DeploymentError
 from nxc_testing.images.cache import NAMESPACES
 from nxc_testing.waiting import Deadline, poll
@@ -164,6 +164,51 @@ class VdeSwitch:
         self._process.wait()
 
 
+class Uplink:
+    """The process that joins a network of the switch and a bridge of this host.
+
+    :param directory: the deployment's.
+    :raise DeploymentError: if they cannot be joined.
+    """
+
+    def __init__(
+        self,
+        switch: Switch,
+        network: str,
+        segment: Segment,
+        *,
+        directory: Path,
+        environment: Mapping[str, str],
+    ):
+        if os.geteuid():
+            raise DeploymentError(
+                f"network {network}: virtual machines can be in one network with containers where "
+                "this is root, and here it is not"
+            )
+        place = ("ip", "netns", "exec", segment.namespace) if segment.namespace else ()
+        log = directory / f"uplink-{network}.log"
+        with switch.plug(network) as link:
+            told, tells = os.pipe()
+            with os.fdopen(told) as ready:
+                descriptors = [link.fileno(), tells]
+                arguments = [*(str(number) for number in descriptors), segment.bridge]
+                command = [*place, sys.executable, "-IS", uplink.__file__, *arguments]
+                try:
+                    self._process = spawn(command, environment, log, descriptors)
+                finally:
+                    os.close(tells)
+                if ready.read():
+                    return
+        self._process.wait()
+        said = log.read_text(errors="replace").strip()
+        raise DeploymentError(f"network {network}: no way to {segment.bridge}: {said}")
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
 class Gateway:
     """The host in one network: lets ports of the host lead to machines there.
 
@@ -171,6 +216,7 @@ class Gateway:
     answers there at the last usable address, and gives no way out.
 
     :param network: the network's name.
+    :param host: its own address there.
     :param unused: another address of the subnet that no machine has.
     :raise DeploymentError: if it cannot be started.
     """
@@ -180,8 +226,9 @@ class Gateway:
         switch: Switch,
         network: str,
         subnet: IPv4Network,
-        unused: IPv4Address,
         *,
+        host: IPv4Address,
+        unused: IPv4Address,
         directory: Path,
         environment: Mapping[str, str],
     ):
@@ -191,7 +238,7 @@ class Gateway:
             listener = stack.enter_context(listen(path))
             # It wants an address for each of its services; nobody here uses them.
             services = f"dns={unused},dhcpstart={subnet[1]}"
-            options = f"net={subnet},host={gateway(subnet)},{services}"
+            options = f"net={subnet},host={host},{services}"
             command = [
                 *(PROGRAM, "-nodefaults", "-no-user-config", "-display", "none"),
                 *("-machine", "none"),

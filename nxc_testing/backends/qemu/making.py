@@ -8,11 +8,12 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from ipaddress import IPv4Address, IPv4Network
+from itertools import islice
 from pathlib import Path
 
 from nxc_testing.backends import start_scripts
 from nxc_testing.backends.host.provision import RESOLV_CONF, hosts_file
-from nxc_testing.backends.host.subnets import candidates
+from nxc_testing.backends.host.subnets import candidates, gateway
 from nxc_testing.backends.qemu import acceleration, helpers
 from nxc_testing.backends.qemu.acceleration import Verdict
 from nxc_testing.backends.qemu.command import MEMORY, Hardware
@@ -87,11 +88,11 @@ class Maker:
         self.deployment.announce()
         self._make_volumes()
         self._make_switches()
-        for number, machine in enumerate(self._plan.machines, 1):
+        for number, machine in enumerate(self._plan.own, 1):
             # By number: the paths of sockets are short.
             directory = self.deployment.directory / str(number)
             directory.mkdir()
-            make = self._by_script if machine.instance.role.start_script else self._from_image
+            make = self._by_script if _has_script(machine) else self._from_image
             node = QemuNode(
                 machine.instance.name,
                 self._addresses[machine.instance.name],
@@ -104,11 +105,11 @@ class Maker:
 
     @property
     def _with_images(self) -> list[MachinePlan]:
-        return [one for one in self._plan.machines if not one.instance.role.start_script]
+        return [one for one in self._plan.own if not _has_script(one)]
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
-        for instance in self._composition.instances():
+        for instance in (machine.instance for machine in self._plan.own):
             if instance.role.start_script:
                 start_scripts.check(self._composition, instance, "vm", UNKNOWN_TO_SCRIPTS)
                 if not shutil.which(helpers.VDE_SWITCH):
@@ -147,8 +148,9 @@ class Maker:
 
     def _choose_subnets(self) -> None:
         """Subnets that differ from each other; nobody else meets them."""
+        self._subnets = {name: one.subnet for name, one in self._plan.segments.items()}
         for number, network in enumerate(self._composition.networks, 1):
-            if self._is_vlan(network):
+            if network.name not in self._subnets and self._is_vlan(network):
                 nixos = IPv4Network(start_scripts.NIXOS.format(number))
                 self._subnets[network.name] = network.subnet or nixos
         fixed = [network.subnet for network in self._composition.networks if network.subnet]
@@ -170,25 +172,25 @@ class Maker:
 
         :raise ConfigError: if they are.
         """
-        kinds = {
-            bool(one.role.start_script): one.role.name
-            for one in self._composition.instances()
-            if network.name in one.role.networks
-        }
-        if len(kinds) > 1:
+        members = [one for one in self._plan.machines if network.name in one.instance.role.networks]
+        scripted = [one for one in members if one in self._plan.own and _has_script(one)]
+        others = [one for one in members if one not in scripted]
+        if scripted and others:
             raise ConfigError(
-                f"role {kinds[True]} has a start script, and role {kinds[False]} an image: "
-                "they cannot be in one network",
+                f"role {scripted[0].instance.role.name} has a start script, and role "
+                f"{others[0].instance.role.name} has not: they cannot be in one network",
                 file=self._composition.source,
                 key=f"networks.{network.name}",
                 hint="give them networks of their own",
             )
-        return True in kinds
+        return bool(scripted)
 
     def _make_switches(self) -> None:
         deployment = self.deployment
         if self._images:
             deployment.switch = Switch(deployment.directory, deployment.environment)
+            for name, segment in self._plan.segments.items():
+                deployment.join(name, segment)
         members = len(self._plan.machines)
         for number, network in enumerate(self._composition.networks, 1):
             if self._is_vlan(network):
@@ -261,22 +263,29 @@ class Maker:
         def forward(host_port: int, guest_port: int) -> None:
             network, address = next(iter(own.items()))
             subnet = self._subnets[network]
-            gateway = deployment.gateway(network, subnet, self._unused(network))
-            gateway.forward(host_port, IPv4Address(address), guest_port)
+            first, second = self._unused(network)
+            # In a network that is not this deployment's alone the usual place is taken.
+            host = second if network in self._plan.segments else gateway(subnet)
+            way = deployment.gateway(network, subnet, host, first)
+            way.forward(host_port, IPv4Address(address), guest_port)
 
         return ImageLauncher(
             hardware, directory, deployment.environment, prepare=prepare, forward=forward
         )
 
-    def _unused(self, network: str) -> IPv4Address:
-        """An address in a network that is neither a machine's nor the gateway's."""
+    def _unused(self, network: str) -> list[IPv4Address]:
+        """Two addresses in a network that are neither a machine's nor anybody's else.
+
+        The last one before the gateway's is where containers of Docker look for the way out.
+        """
         subnet = self._subnets[network]
         used = {own.get(network) for own in self._addresses.values()}
-        return next(
+        free = (
             address
             for i in range(subnet.num_addresses - 3, 0, -1)
             if str(address := subnet[i]) not in used
         )
+        return list(islice(free, 3))[-2:]
 
     def _make_initrd(
         self, directory: Path, machine: MachinePlan, volumes: Mapping[str, Volume]
@@ -309,6 +318,10 @@ class Maker:
         with path.open("ab") as file:
             file.write(cpio.pack(members))
         return path
+
+
+def _has_script(machine: MachinePlan) -> bool:
+    return bool(machine.instance.role.start_script)
 
 
 def _recipe_image(machine: MachinePlan) -> Image:
