@@ -13,7 +13,15 @@ from contextlib import suppress
 from nxc_testing.backends.base import HELD_AT, SHARED_AT, Boot, Channel, Node
 from nxc_testing.composition.model import ShellMode
 from nxc_testing.console import Console
-from nxc_testing.errors import DeploymentError, InfraError, MachineDied, NxcError, ShellLost, tail
+from nxc_testing.errors import (
+    ConnectionLost,
+    DeploymentError,
+    InfraError,
+    MachineDied,
+    NxcError,
+    ShellLost,
+    tail,
+)
 from nxc_testing.events import (
     CommandFinished,
     CommandOutput,
@@ -100,11 +108,12 @@ class Connection:
                 if self._boot is boot and not self._shell.closed:
                     return self._shell, boot
                 self._shell.close()
+            channel = self._open_channel()
             self._shell = shell = Shell(
                 self.node.name,
-                self._open_channel(),
+                channel,
                 _Observer(self),
-                lambda closed: self._why_lost(boot, closed),
+                lambda closed: self._why_lost(boot, closed, channel.why()),
                 self._ids,
             )
             if self._boot is not boot:
@@ -120,6 +129,8 @@ class Connection:
             # It died since it was looked at, and a backend does not know its console.
             console = self._console.text
             raise MachineDied(error.machine, error.reason, console=console) from None
+        except ConnectionLost as error:
+            raise ConnectionLost(f"{error}{tail('console', self._console.text)}") from error
 
     def close(self) -> None:
         """Close the shell and end what runs in it; the next command opens another."""
@@ -195,7 +206,9 @@ class Connection:
             raise MachineDied(self.node.name, boot.reason, console=self._console.text)
         return boot
 
-    def _why_lost(self, boot: Boot, closed: bool) -> InfraError:
+    def _why_lost(self, boot: Boot, closed: bool, why: str = "") -> InfraError:
+        if why and not boot.ended.is_set():
+            return ShellLost(f"{self.node.name}: {why}")
         if boot.ended.is_set() or (not closed and self._has_died(boot)):
             return MachineDied(self.node.name, boot.reason, console=self._console.text)
         how = "closed" if closed else "killed"

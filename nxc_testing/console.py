@@ -26,6 +26,20 @@ class Console:
         self._boot_start = 0
         self._seen = 0
         self._changed = threading.Condition()
+        self._followers: list[Callable[[bytes], None]] = []
+
+    def follow(self, sink: Callable[[bytes], None]) -> None:
+        """Hand on what comes from now on, as it comes.
+
+        :param sink: must not block.
+        """
+        with self._changed:
+            self._followers.append(sink)
+
+    def unfollow(self, sink: Callable[[bytes], None]) -> None:
+        """Hand nothing on any more."""
+        with self._changed:
+            self._followers.remove(sink)
 
     def feed(self, data: bytes) -> None:
         """Take what came; from any thread."""
@@ -34,6 +48,9 @@ class Console:
             text = self._held + self._decoder.decode(data)
             self._held = "\r" * text.endswith("\r")
             lines = self._take(text.removesuffix("\r").replace("\r\n", "\n"))
+            followers = list(self._followers)
+        for follower in followers:
+            follower(data)
         if lines:
             self._emit(lines)
 

@@ -7,6 +7,7 @@ asks for it says so in one line and never meets an AttributeError.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
@@ -18,12 +19,15 @@ from nxc_testing.backends.base import (
     SharesDirectory,
     TakesConsoleInput,
 )
-from nxc_testing.errors import Unsupported, WaitTimeout, tail
+from nxc_testing.errors import MachineUsageError, Unsupported, WaitTimeout, tail
 from nxc_testing.events import Logged
 from nxc_testing.logs import waiting
 from nxc_testing.qmp import QmpClient
-from nxc_testing.waiting import DEFAULT_TIMEOUT, Deadline, Duration
+from nxc_testing.waiting import DEFAULT_TIMEOUT, Deadline, Duration, seconds
 from nxc_testing.waits import Waits
+
+if TYPE_CHECKING:
+    from nxc_testing.interactive import ConsoleTerminal
 
 SCREEN = "the machine has no screen"
 KEYBOARD = "the machine has no keyboard; use interact() for programs on a terminal"
@@ -203,11 +207,14 @@ class Hardware(Waits):
 
     def send_console(self, chars: str) -> None:
         """Type into the console."""
-        if not isinstance(self.node, TakesConsoleInput):
-            self._missing("send_console", CONSOLE_INPUT)
         self.run_callbacks()
+        self._console_node("send_console").type_on_console(chars.encode())
+
+    def _console_node(self, method: str) -> TakesConsoleInput:
+        if not isinstance(self.node, TakesConsoleInput):
+            self._missing(method, CONSOLE_INPUT)
         self._ensure_started()
-        self.node.type_on_console(chars.encode())
+        return self.node
 
     def _monitor(self, method: str) -> QemuMonitor:
         if not isinstance(self.node, HasMonitor):
@@ -222,9 +229,31 @@ class Hardware(Waits):
     def _tty_text(self, tty: str, deadline: Deadline) -> str:
         return self.look(TTY_TEXT.format(tty), deadline).stdout.decode(errors="replace")
 
+    def interact_console(self, timeout: Duration | None = DEFAULT_TIMEOUT) -> ConsoleTerminal:
+        """The serial console as a pexpect spawn, from here on.
+
+        :param timeout: seconds that each `expect` waits; None for as long as it takes.
+        """
+        from nxc_testing.interactive import ConsoleTerminal  # noqa: PLC0415 - pexpect if used
+
+        limit = seconds(timeout)
+        node = self._console_node("interact_console")
+        return ConsoleTerminal(self.name, self._console, node.type_on_console, limit)
+
     def console_interact(self) -> None:
-        """Talk to the serial console by hand."""
-        self._missing("console_interact", CONSOLE_INPUT)
+        """Type lines into the serial console by hand, until Ctrl-D.
+
+        What it answers is in the log.
+
+        :raise MachineUsageError: if nobody sits at a terminal.
+        """
+        self._console_node("console_interact")
+        if not sys.stdin.isatty():
+            why = "console_interact() needs a terminal: use it in `nxc-test shell`"
+            raise MachineUsageError(f"{self.name}: {why}")
+        self._events.emit(Logged(machine=self.name, message="its console takes lines; Ctrl-D ends"))
+        while line := sys.stdin.readline():
+            self.send_console(line)
 
     def shell_interact(self, address: str | None = None) -> None:
         """Talk to the machine's shell by hand."""

@@ -1,4 +1,4 @@
-"""Programs that want a terminal, driven by pexpect through a pseudo-terminal in the machine."""
+"""Terminals driven by pexpect: of programs in a machine, and its serial console."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 import shlex
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from nxc_testing.shell import Cancelled
 from nxc_testing.shell.loop import io_loop
 
 if TYPE_CHECKING:
+    from nxc_testing.console import Console
     from nxc_testing.machine import Machine
 
     Spawn = fdpexpect.fdspawn[str]
@@ -27,46 +28,24 @@ READ_SIZE = 1 << 16
 CLOSE_TIMEOUT = 5.0
 
 
-class Interaction(Spawn):
-    """A program on a terminal in a machine; pexpect's `expect`, `sendline` and so on work.
+class Terminal(Spawn):
+    """Something in a machine that is typed to; pexpect's `expect`, `sendline` and so on work.
 
-    It is a command like any other, whose stdin and stdout are what is typed and shown; so at
-    `close()`, or at the end of a `with` block, all that it started ends as at a deadline.
-
+    :param machine: its name.
     :ivar error: how the machine or its shell ended meanwhile, if one did.
     """
 
-    def __init__(self, machine: Machine, command: str, timeout: float, rows: int, columns: int):
+    def __init__(self, machine: str, timeout: float | None):
         self._ours, self._theirs = socket.socketpair()
         self._unread = bytearray()
         self._over = self._ended = False
         self.error: InfraError | None = None
-        self._status = 0
         super().__init__(
             self._ours.fileno(), timeout=timeout, encoding="utf-8", codec_errors="replace"
         )
-        setup = f"export TERM=${{TERM:-xterm}}; stty rows {rows} columns {columns} -echoctl"
-        program = shlex.quote(f"{setup}; exec bash -c {shlex.quote(command)}")
-        self._thread = threading.Thread(
-            target=self._run,
-            args=(machine, f"exec script -qefc {program} /dev/null"),
-            name=f"nxc-{machine.name}-terminal",
-            daemon=True,
-        )
+        name = f"nxc-{machine}-terminal"
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
-
-    def wait(self) -> int:
-        """Wait until the program has ended by itself; what it still prints stays in `before`.
-
-        :return: its exit status.
-        :raise pexpect.TIMEOUT: if it runs longer than the terminal's `timeout`.
-        :raise MachineError: if the machine died under it.
-        """
-        self.expect(EOF)
-        self._thread.join()
-        if self.error is not None:
-            raise self.error
-        return self._status
 
     def sendcontrol(self, char: str) -> int:
         """Press a key together with Ctrl, as `sendcontrol("c")`.
@@ -88,7 +67,7 @@ class Interaction(Spawn):
         return self.sendcontrol("d")
 
     def close(self) -> None:
-        """End the program and all that it started; may be called twice."""
+        """Let go of it; may be called twice."""
         with suppress(OSError):
             self._ours.shutdown(socket.SHUT_RDWR)
         self._thread.join(CLOSE_TIMEOUT)
@@ -98,18 +77,19 @@ class Interaction(Spawn):
         self.closed = True
 
     def __exit__(self, *_: object) -> None:
-        """End the program."""
+        """Let go of it."""
         self.close()
 
-    def _run(self, machine: Machine, command: str) -> None:
+    def _serve(self) -> None:
         try:
-            typed = self._typed()
-            self._status = machine.connection.run(
-                command, None, stdin=typed, sink=self._shown
-            ).status
+            self._run()
         except InfraError as error:
             self.error = error
         io_loop().call(self._end)
+
+    def _run(self) -> None:
+        """Take what is typed, and show what is to be seen, until one side has enough."""
+        raise NotImplementedError
 
     def _typed(self) -> Iterator[bytes]:
         while data := self._theirs.recv(READ_SIZE):
@@ -147,6 +127,73 @@ class Interaction(Spawn):
     def _end(self) -> None:
         self._over = self._ended = True
         self._pass_on()
+
+
+class Interaction(Terminal):
+    """A program on a terminal in a machine.
+
+    It is a command like any other, whose stdin and stdout are what is typed and shown; so at
+    `close()`, or at the end of a `with` block, all that it started ends as at a deadline.
+    """
+
+    def __init__(self, machine: Machine, command: str, timeout: float, rows: int, columns: int):
+        setup = f"export TERM=${{TERM:-xterm}}; stty rows {rows} columns {columns} -echoctl"
+        program = shlex.quote(f"{setup}; exec bash -c {shlex.quote(command)}")
+        self._machine, self._command = machine, f"exec script -qefc {program} /dev/null"
+        self._status = 0
+        super().__init__(machine.name, timeout)
+
+    def wait(self) -> int:
+        """Wait until the program has ended by itself; what it still prints stays in `before`.
+
+        :return: its exit status.
+        :raise pexpect.TIMEOUT: if it runs longer than the terminal's `timeout`.
+        :raise MachineError: if the machine died under it.
+        """
+        self.expect(EOF)
+        self._thread.join()
+        if self.error is not None:
+            raise self.error
+        return self._status
+
+    def _run(self) -> None:
+        self._status = self._machine.connection.run(
+            self._command, None, stdin=self._typed(), sink=self._shown
+        ).status
+
+
+class ConsoleTerminal(Terminal):
+    """A machine's serial console: what it prints from now on is shown.
+
+    The machine's log and its `wait_for_console_text` lose nothing by it.
+
+    :param console: what the machine prints.
+    :param send: types into it.
+    """
+
+    def __init__(
+        self,
+        machine: str,
+        console: Console,
+        send: Callable[[bytes], None],
+        timeout: float | None,
+    ):
+        self._console, self._send = console, send
+        super().__init__(machine, timeout)
+        console.follow(self._printed)
+
+    def close(self) -> None:
+        """Let go of it; may be called twice."""
+        if not self.closed:
+            self._console.unfollow(self._printed)
+        super().close()
+
+    def _printed(self, data: bytes) -> None:
+        io_loop().asyncio.call_soon_threadsafe(self._shown, data)
+
+    def _run(self) -> None:
+        while data := self._theirs.recv(READ_SIZE):
+            self._send(data)
 
 
 def interact(

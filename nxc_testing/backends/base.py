@@ -88,12 +88,14 @@ class Channel:
     :ivar writer: descriptor to write to; may be the same.
     :ivar close: releases both and whatever stands behind them; may be called twice.
     :ivar decoder: unwraps what is read, where the engine wraps it.
+    :ivar why: says why the stream has ended, where that is not the far end's doing; else empty.
     """
 
     reader: int
     writer: int
     close: Callable[[], None]
     decoder: Decoder | None = None
+    why: Callable[[], str] = str
 
 
 @dataclass(frozen=True, slots=True)

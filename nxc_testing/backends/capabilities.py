@@ -79,7 +79,11 @@ CAPABILITIES = (
         "talk to QEMU",
         ("qmp_client", "pid"),
     ),
-    Capability(TakesConsoleInput, ("send_console",), "type into the console"),
+    Capability(
+        TakesConsoleInput,
+        ("send_console", "interact_console", "console_interact"),
+        "type into the console",
+    ),
     Capability(
         HasTerminals,
         ("get_tty_text", "wait_until_tty_matches", "dump_tty_contents"),

@@ -21,6 +21,9 @@ from nxc_testing.images.cpio import Member
 GUEST = Path(__file__).with_name("guest")
 
 WANTED = ("virtio_pci", "virtio_blk", "virtio_console", "virtio_net", "ext4")
+WANTED_IF_MODULES = ("crc32c_generic",)
+"""What ext4 asks for by another name; many kernels have it built in."""
+
 WANTED_FOR_VOLUMES = ("virtiofs",)
 
 MODULES = "usr/lib/modules"
@@ -144,7 +147,9 @@ def initrd(kernel: Kernel, busybox: bytes, *, all_units: bool) -> bytes:
             for name in units
         },
     }
-    first = kernel.order(WANTED)
+    modules = {_module(path) for path in kernel.dependencies}
+    if_modules = tuple(name for name in WANTED_IF_MODULES if name in modules)
+    first = kernel.order((*if_modules, *WANTED))
     later = [path for path in kernel.order(WANTED_FOR_VOLUMES) if path not in first]
     for name, paths in (("order", first), ("order.virtiofs", later)):
         lines = []

@@ -19,7 +19,7 @@ from nxc_testing.images import Image, kernels
 from nxc_testing.images.builder import Progress, ensure
 from nxc_testing.images.cache import NAMESPACES, Cache, Cached
 
-VERSION = 1
+VERSION = 2
 """Raised whenever the same image becomes something else here."""
 
 KERNEL = "kernel"

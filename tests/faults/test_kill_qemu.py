@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from run_lab import RunLab, run_lab, until
+from run_lab import LONG, RunLab, run_lab, until
 
 from nxc_testing.backends.nspawn import NspawnBackend
 from nxc_testing.backends.qemu import QemuBackend
@@ -33,6 +33,14 @@ def test_it(one):
 """
 
 GREEN = "def test_it(one):\n    assert one.succeed('hostname') == 'one\\n'\n"
+
+# A machine without a system; its script waits for it, and has somebody beside it.
+SCRIPT = f"""#!/bin/sh
+sleep {LONG} &
+qemu-system-x86_64 -nodefaults -machine q35,accel=tcg \\
+    -netdev "vde,id=one,sock=$QEMU_VDE_SOCKET_1" -device virtio-net-pci,netdev=one \\
+    $QEMU_OPTS "$@"
+"""
 
 
 @pytest.fixture
@@ -116,3 +124,20 @@ def test_a_kept_run_can_be_reaped_without_its_directory(lab: RunLab) -> None:
     assert id_ in lab.nxc_test("ps")
     lab.nxc_test("reap", id_)
     assert lab.left() == []
+
+
+def test_kill_leaves_nothing_of_a_start_script(lab: RunLab) -> None:
+    lab.composition(WAIT)
+    (lab.root / "a" / "composition.toml").write_text(
+        '[roles.one]\nstart_script = "run-{name}-vm"\n'
+    )
+    script = lab.root / "a" / "run-one-vm"
+    script.write_text(SCRIPT)
+    script.chmod(0o755)
+    run = lab.start()
+    run.reaches("there", 300)
+    left = " ".join(lab.left())
+    for kind in ("virtconsole", "vde_switch", "/var/tmp/nxc-", f"sleep {LONG}"):
+        assert kind in left
+    run.kill()
+    lab.all_is_gone()

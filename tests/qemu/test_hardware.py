@@ -14,7 +14,7 @@ from nxc_testing.backends.qemu import helpers
 from nxc_testing.compat import QMPAPIError
 from nxc_testing.composition import Disk, Port, Role
 from nxc_testing.conformance.target import PATIENCE, eventually
-from nxc_testing.errors import MachineDied, Unsupported, WaitTimeout
+from nxc_testing.errors import MachineDied, MachineUsageError, Unsupported, WaitTimeout
 from nxc_testing.images import Image
 from nxc_testing.machine import Machine
 
@@ -69,6 +69,21 @@ def test_the_console_takes_input(box: Machine) -> None:
     box.succeed('(read -r line; echo "got $line" >/dev/ttyS0) </dev/ttyS0 >/dev/null 2>&1 &')
     box.send_console("a word\n")
     box.wait_for_console_text("got a word", PATIENCE)
+
+
+def test_the_console_is_a_terminal_to_talk_to(box: Machine) -> None:
+    with box.interact_console(PATIENCE) as console:
+        box.succeed("systemd-run -p StandardInput=tty -p TTYPath=/dev/ttyS0 bash -i")
+        console.expect("root@")
+        console.sendline("echo $((40 + 2)) it is")
+        console.expect("42 it is")
+        console.sendline("exec true")
+    box.wait_for_console_text("42 it is", PATIENCE)
+
+
+def test_lines_are_typed_by_hand_at_a_terminal_only(box: Machine) -> None:
+    with pytest.raises(MachineUsageError, match="nxc-test shell"):
+        box.console_interact()
 
 
 def test_terminals_are_read(box: Machine) -> None:

@@ -19,7 +19,7 @@ from nxc_testing.backends.nspawn.deployment import NspawnDeployment
 from nxc_testing.backends.nspawn.links import MachineLinks, OwnLinks, ScriptLinks
 from nxc_testing.backends.nspawn.node import Blueprint, NspawnNode
 from nxc_testing.backends.nspawn.removal import DISKS, MACHINES, VOLUMES, Facts
-from nxc_testing.composition import Instance, MachinePlan, Network, Plan, Role, Segment
+from nxc_testing.composition import Instance, MachinePlan, Network, Plan, Segment
 from nxc_testing.composition.identity import (
     PUBLIC,
     Addresses,
@@ -28,16 +28,13 @@ from nxc_testing.composition.identity import (
     hosts_entries,
     machine_files,
 )
-from nxc_testing.errors import ConfigError, DeploymentError, ImageError
+from nxc_testing.errors import DeploymentError, ImageError
 from nxc_testing.images import Image
 from nxc_testing.images.roots import unpacked
 from nxc_testing.session import LABEL_KEPT, Session
 
 SHARED, LOCKS = "shared", "locks"
 """Folders in a deployment's directory: one that machines see, one that start scripts see."""
-
-NIXOS = "192.168.{}.0/24"
-"""The subnet of the VLAN of a number, in all tests of NixOS."""
 
 UNKNOWN_TO_SCRIPTS = ("disks", "ports", "devices", "capabilities", "privileged")
 
@@ -102,24 +99,7 @@ class Maker:
         for instance in (machine.instance for machine in self._plan.own):
             command.capabilities(self._composition, instance.role)
             if instance.role.start_script:
-                start_scripts.script_of(self._composition, instance)
-                self._check_script(instance.role)
-
-    def _check_script(self, role: Role) -> None:
-        """A machine that makes itself is given nothing that it does not know of."""
-        given = [key for key in UNKNOWN_TO_SCRIPTS if getattr(role, key)]
-        given += [
-            f"volumes.{volume.name}"
-            for volume in self._composition.volumes
-            if not volume.roles or role.name in volume.roles
-        ]
-        if given:
-            raise ConfigError(
-                f"it has a start script, which knows nothing of {', '.join(given)}",
-                file=self._composition.source,
-                key=f"roles.{role.name}",
-                hint="let the script see to it, and take it out here",
-            )
+                start_scripts.check(self._composition, instance, "nspawn", UNKNOWN_TO_SCRIPTS)
 
     def _root(self, machine: MachinePlan) -> Path:
         """The directory that a machine's image was unpacked into."""
@@ -143,7 +123,9 @@ class Maker:
                     one.role.start_script and network.name in one.role.networks
                     for one in self._composition.instances()
                 )
-                subnet = self._subnet(network, NIXOS.format(number) if scripted else None)
+                subnet = self._subnet(
+                    network, start_scripts.NIXOS.format(number) if scripted else None
+                )
                 bridge = self.deployment.switch.add(number, subnet, host=not scripted)
                 self._networks[network.name] = bridge, subnet
                 segment = Segment(subnet, bridge, self.deployment.switch.name)
@@ -204,7 +186,7 @@ class Maker:
             _make_directories(directory, "root", "run", "work")
             links = ScriptLinks(switch, instance.name)
             starting = command.script_command(
-                start_scripts.script_of(self._composition, instance),
+                start_scripts.script_of(self._composition, instance, "nspawn"),
                 switch=switch.name,
                 shared=self._directory / SHARED,
                 locks=self._directory / LOCKS,

@@ -137,8 +137,7 @@ def _serial(descriptors: Descriptors, log: Path) -> list[str]:
     ]
     for number, descriptor in enumerate(descriptors.ports, 1):
         name = port_name(number)
-        device = f"virtserialport,bus=ports.0,nr={number},chardev={name},id={name}-end"
-        options += [*listening(name, descriptor), "-device", device]
+        options += [*listening(name, descriptor), "-device", port_device(number)]
     return options
 
 
@@ -181,6 +180,17 @@ def port_name(number: int) -> str:
     :param number: 1 for the first, which takes orders.
     """
     return f"port{number}"
+
+
+def port_device(number: int) -> str:
+    """The machine's end of a serial port, on the controller `ports`.
+
+    In the machine it is found by its name.
+
+    :param number: 1 for the first, which takes orders.
+    """
+    name, inside = port_name(number), "nxc.orders" if number == 1 else f"nxc.shell{number - 1}"
+    return f"virtserialport,bus=ports.0,nr={number},chardev={name},id={name}-end,name={inside}"
 
 
 def link_name(number: int) -> str:

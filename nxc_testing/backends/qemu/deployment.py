@@ -10,7 +10,7 @@ from nxc_testing.backends.base import Access
 from nxc_testing.backends.host import storage
 from nxc_testing.backends.host.steps import try_all
 from nxc_testing.backends.qemu import removal
-from nxc_testing.backends.qemu.helpers import Gateway, Switch, Uplink
+from nxc_testing.backends.qemu.helpers import Gateway, Switch, Uplink, VdeSwitch
 from nxc_testing.backends.qemu.node import QemuNode
 from nxc_testing.backends.qemu.process import environment
 from nxc_testing.composition import Plan, Segment
@@ -26,6 +26,7 @@ class QemuDeployment:
     :ivar directory: where all of it is.
     :ivar environment: that of its processes.
     :ivar switch: what carries the frames of its networks.
+    :ivar vlans: what carries those of the networks of start scripts, by the networks' names.
     """
 
     def __init__(self, session: Session, plan: Plan):
@@ -42,6 +43,7 @@ class QemuDeployment:
         self._closing = threading.Lock()
         self._closed = False
         self.switch: Switch | None = None
+        self.vlans: dict[str, VdeSwitch] = {}
 
     def __repr__(self) -> str:
         return f"<QemuDeployment {self.name}>"
@@ -119,8 +121,7 @@ class QemuDeployment:
             steps: list[Callable[[], object]] = [node.release for node in self._nodes]
             steps += [gateway.close for gateway in self._gateways.values()]
             steps += [uplink.close for uplink in self._uplinks]
-            if self.switch:
-                steps.append(self.switch.close)
+            steps += [switch.close for switch in (self.switch, *self.vlans.values()) if switch]
             # Nothing should be left; but nothing may be left.
             steps.append(lambda: removal.kill(lambda deployment: deployment == self.name))
             if self.directory.exists():

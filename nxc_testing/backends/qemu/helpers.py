@@ -19,9 +19,13 @@ from nxc_testing.backends.qemu.monitor import Monitor
 from nxc_testing.composition import Segment
 from nxc_testing.errors import DeploymentError
 from nxc_testing.images.cache import NAMESPACES
+from nxc_testing.waiting import Deadline, poll
 
 VIRTIOFSD = ("virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/libexec/virtiofsd")
 """Where distributions have it; up to QEMU 7.2 it is QEMU's own."""
+
+VDE_SWITCH = "vde_switch"
+"""What carries the networks of start scripts; Debian has it in vde2."""
 
 BACKLOG = 64
 TIMEOUT = 30.0
@@ -57,6 +61,7 @@ def spawn(
     environment: Mapping[str, str],
     log: Path,
     descriptors: Sequence[int] = (),
+    stdin: int = subprocess.DEVNULL,
 ) -> subprocess.Popen[bytes]:
     """Start a process that belongs to a deployment.
 
@@ -65,6 +70,7 @@ def spawn(
     :param environment: its whole environment.
     :param log: takes what it prints.
     :param descriptors: those that it inherits.
+    :param stdin: the one that it reads.
     :raise DeploymentError: if it cannot be started.
     """
     try:
@@ -73,7 +79,7 @@ def spawn(
                 command,
                 env=environment,
                 cwd="/",
-                stdin=subprocess.DEVNULL,
+                stdin=stdin,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 pass_fds=descriptors,
@@ -115,6 +121,42 @@ class Switch:
         except OSError as error:
             raise DeploymentError(f"the switch of the networks is gone: {error}") from error
         raise DeploymentError("the switch of the networks has ended")
+
+    def close(self) -> None:
+        """End it."""
+        self._process.kill()
+        self._process.wait()
+
+
+class VdeSwitch:
+    """A network of machines that connect to it by VDE, as start scripts do.
+
+    :param directory: where it has its sockets.
+    :param ports: how many machines it is for.
+    :raise DeploymentError: if it cannot be started.
+    """
+
+    def __init__(self, directory: Path, ports: int, environment: Mapping[str, str]):
+        self.directory = directory
+        log = directory.with_suffix(".log")
+        command = [
+            *(VDE_SWITCH, "--sock", str(directory), "--dirmode", "0700", "--hub"),
+            *("--numports", str(max(ports, 32))),
+        ]
+        # It ends when its input does, which therefore has its other end in itself.
+        with ExitStack() as stack:
+            read, write = os.pipe()
+            stack.callback(os.close, read)
+            stack.callback(os.close, write)
+            self._process = spawn(command, environment, log, [write], stdin=read)
+        ready = poll(
+            lambda _: (directory / "ctl").exists() or self._process.poll() is not None,
+            Deadline(TIMEOUT),
+        )
+        if not ready or self._process.poll() is not None:
+            self.close()
+            said = log.read_text(errors="replace").strip()
+            raise DeploymentError(f"{VDE_SWITCH} makes no network: {said}")
 
     def close(self) -> None:
         """End it."""

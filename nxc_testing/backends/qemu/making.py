@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import subprocess
 from collections.abc import Mapping, Sequence
@@ -15,12 +16,15 @@ from nxc_testing.backends import start_scripts
 from nxc_testing.backends.base import HELD_AT, SHARED_AT
 from nxc_testing.backends.host.provision import RESOLV_CONF, hosts_file
 from nxc_testing.backends.host.subnets import candidates, gateway
-from nxc_testing.backends.qemu import acceleration
+from nxc_testing.backends.qemu import acceleration, helpers
+from nxc_testing.backends.qemu.acceleration import Verdict
 from nxc_testing.backends.qemu.command import MEMORY, Hardware
 from nxc_testing.backends.qemu.deployment import QemuDeployment
-from nxc_testing.backends.qemu.helpers import Switch, share, virtiofsd
+from nxc_testing.backends.qemu.helpers import Switch, VdeSwitch, share, virtiofsd
+from nxc_testing.backends.qemu.launch import ImageLauncher
 from nxc_testing.backends.qemu.node import QemuNode
-from nxc_testing.composition import Instance, MachinePlan, Plan, Volume
+from nxc_testing.backends.qemu.script import ScriptLauncher, ScriptMachine
+from nxc_testing.composition import Instance, MachinePlan, Network, Plan, Volume
 from nxc_testing.composition.identity import (
     PUBLIC,
     Addresses,
@@ -39,6 +43,8 @@ FIRST_EXTRA_DISK = ord("b")
 
 SHARED = "shared"
 """The directory that all machines share, in the deployment's, and its tag."""
+
+UNKNOWN_TO_SCRIPTS = ("disks",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +92,7 @@ class Maker:
     def make(self) -> None:
         """See `deploy`."""
         self._check()
-        for machine in self._plan.own:
+        for machine in self._with_images:
             image = _recipe_image(machine)
             if image not in self._images:
                 self._images[image] = into_vm(image, self._session.progress)
@@ -95,15 +101,38 @@ class Maker:
         self._addresses = assign_addresses(self._composition, self._subnets)
         self.deployment.announce()
         self._make_volumes()
-        self.deployment.switch = Switch(self.deployment.directory, self.deployment.environment)
-        for name, segment in self._plan.segments.items():
-            self.deployment.join(name, segment)
+        self._make_switches()
         for number, machine in enumerate(self._plan.own, 1):
-            self._make_machine(number, machine)
+            # By number: the paths of sockets are short.
+            directory = self.deployment.directory / str(number)
+            directory.mkdir()
+            scripted = _has_script(machine)
+            make = self._by_script if scripted else self._from_image
+            node = QemuNode(
+                machine.instance.name,
+                self._addresses[machine.instance.name],
+                directory,
+                make(directory, machine),
+                self._shared_dir if scripted or virtiofsd() else None,
+            )
+            self.deployment.add(node)
+            for port in machine.instance.role.ports:
+                node.publish(port.guest, port.host)
+
+    @property
+    def _with_images(self) -> list[MachinePlan]:
+        return [one for one in self._plan.own if not _has_script(one)]
 
     def _check(self) -> None:
         """Meet what the user has to change before anything is made."""
-        start_scripts.refuse(self._plan, "qemu")
+        for instance in (machine.instance for machine in self._plan.own):
+            if instance.role.start_script:
+                start_scripts.check(self._composition, instance, "vm", UNKNOWN_TO_SCRIPTS)
+                if not shutil.which(helpers.VDE_SWITCH):
+                    raise DeploymentError(
+                        f"the networks of start scripts are carried by {helpers.VDE_SWITCH}, "
+                        "which this host does not have: apt-get install vde2"
+                    )
         if self._composition.volumes and virtiofsd() is None:
             raise DeploymentError(
                 "volumes are shared by virtiofsd, which this host does not have: "
@@ -121,8 +150,14 @@ class Maker:
                 )
 
     def _choose_accelerator(self) -> str:
-        image, vm = next(iter(self._images.items()))
-        verdict = acceleration.choose(vm, Cache.of(image))
+        """How machines are run; empty where there are start scripts only, and nobody knows."""
+        if self._images:
+            image, vm = next(iter(self._images.items()))
+            verdict: Verdict | None = acceleration.choose(vm, Cache.of(image))
+        else:
+            verdict = acceleration.known(Cache())
+        if verdict is None:
+            return ""
         if verdict.accelerator != "kvm":
             self._session.progress("qemu", verdict.reason)
         return verdict.accelerator
@@ -130,6 +165,10 @@ class Maker:
     def _choose_subnets(self) -> None:
         """Subnets that differ from each other; nobody else meets them."""
         self._subnets = {name: one.subnet for name, one in self._plan.segments.items()}
+        for number, network in enumerate(self._composition.networks, 1):
+            if network.name not in self._subnets and self._is_vlan(network):
+                nixos = IPv4Network(start_scripts.NIXOS.format(number))
+                self._subnets[network.name] = network.subnet or nixos
         fixed = [network.subnet for network in self._composition.networks if network.subnet]
         for network in self._composition.networks:
             if network.name in self._subnets:
@@ -144,6 +183,36 @@ class Maker:
                 if not any(subnet.overlaps(other) for other in taken)
             )
 
+    def _is_vlan(self, network: Network) -> bool:
+        """Whether start scripts are in a network; others cannot be there too.
+
+        :raise ConfigError: if they are.
+        """
+        members = [one for one in self._plan.machines if network.name in one.instance.role.networks]
+        scripted = [one for one in members if one in self._plan.own and _has_script(one)]
+        others = [one for one in members if one not in scripted]
+        if scripted and others:
+            raise ConfigError(
+                f"role {scripted[0].instance.role.name} has a start script, and role "
+                f"{others[0].instance.role.name} has not: they cannot be in one network",
+                file=self._composition.source,
+                key=f"networks.{network.name}",
+                hint="give them networks of their own",
+            )
+        return bool(scripted)
+
+    def _make_switches(self) -> None:
+        deployment = self.deployment
+        if self._images:
+            deployment.switch = Switch(deployment.directory, deployment.environment)
+            for name, segment in self._plan.segments.items():
+                deployment.join(name, segment)
+        members = len(self._plan.machines)
+        for number, network in enumerate(self._composition.networks, 1):
+            if self._is_vlan(network):
+                place = deployment.directory / f"vde{number}.ctl"
+                deployment.vlans[network.name] = VdeSwitch(place, members, deployment.environment)
+
     def _make_volumes(self) -> None:
         if self._plan.shared_dir is None:
             _make_directory(self._shared_dir)
@@ -151,16 +220,35 @@ class Maker:
             directory = self.deployment.directory / f"volume-{volume.name}"
             _make_directory(directory)
             self._volumes[volume.name] = directory
-            first = next((one for one in self._plan.own if _mounts(one, volume)), None)
+            first = next((one for one in self._with_images if _mounts(one, volume)), None)
             if first:
                 _fill(directory, _recipe_image(first), volume)
 
-    def _make_machine(self, number: int, machine: MachinePlan) -> None:
+    def _by_script(self, directory: Path, machine: MachinePlan) -> ScriptLauncher:
+        instance, deployment = machine.instance, self.deployment
+        state = directory / "state"
+        state.mkdir()
+        # Where upstream's scripts look for it; on a disk, as the run's directory may not be.
+        known_as = self._session.directory / f"vm-state-{instance.name}"
+        known_as.unlink(missing_ok=True)
+        known_as.symlink_to(state)
+        numbers = {one.name: i for i, one in enumerate(self._composition.networks, 1)}
+        script = ScriptMachine(
+            name=instance.name,
+            script=start_scripts.script_of(self._composition, instance, "vm"),
+            role=instance.role,
+            directory=directory,
+            state=state,
+            shared=self._shared_dir,
+            vlans={numbers[n]: deployment.vlans[n].directory for n in instance.role.networks},
+            # A script takes KVM where it seems to be there.
+            accelerator="" if self._accelerator == "kvm" else self._accelerator,
+        )
+        return ScriptLauncher(script, deployment.environment)
+
+    def _from_image(self, directory: Path, machine: MachinePlan) -> ImageLauncher:
         instance, deployment = machine.instance, self.deployment
         image, role = self._images[_recipe_image(machine)], instance.role
-        # By number: the paths of sockets are short.
-        directory = deployment.directory / str(number)
-        directory.mkdir()
         shares = self._shares(machine)
         sockets = {tag: directory / tag for tag in shares}
         own = self._addresses[instance.name]
@@ -194,18 +282,9 @@ class Maker:
             way = deployment.gateway(network, subnet, host, first)
             way.forward(host_port, IPv4Address(address), guest_port)
 
-        node = QemuNode(
-            hardware,
-            own,
-            directory=directory,
-            environment=deployment.environment,
-            prepare=prepare,
-            forward=forward,
-            shared=shares[SHARED].directory if SHARED in shares else None,
+        return ImageLauncher(
+            hardware, directory, deployment.environment, prepare=prepare, forward=forward
         )
-        deployment.add(node)
-        for port in role.ports:
-            node.publish(port.guest, port.host)
 
     def _shares(self, machine: MachinePlan) -> dict[str, Share]:
         """The directories of the host that a machine mounts, by their tags."""
@@ -263,6 +342,10 @@ class Maker:
         with path.open("ab") as file:
             file.write(cpio.pack(members))
         return path
+
+
+def _has_script(machine: MachinePlan) -> bool:
+    return bool(machine.instance.role.start_script)
 
 
 def _recipe_image(machine: MachinePlan) -> Image:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import socket
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from nxc_testing.backends.base import Boot, Channel
 from nxc_testing.backends.host.power import PoweredNode, Request
-from nxc_testing.backends.qemu.command import Hardware, link_name
 from nxc_testing.backends.qemu.helpers import LOOPBACK
+from nxc_testing.backends.qemu.launch import Launcher
 from nxc_testing.backends.qemu.monitor import Monitor
 from nxc_testing.backends.qemu.process import Qemu
 from nxc_testing.errors import ConnectionLost, DeploymentError, MachineDied, Unsupported
@@ -27,29 +27,23 @@ ORDERS = {Request.POWEROFF: "poweroff", Request.REBOOT: "reboot"}
 class QemuNode(PoweredNode):
     """A machine that is a QEMU.
 
+    :param name: the host's name.
     :param addresses: by network; the primary one first.
     :param directory: the machine's own.
-    :param environment: that of its processes.
-    :param prepare: called before each boot; gives connections to the machine's networks.
-    :param forward: lets a port of the host lead to one of this machine.
+    :param launcher: the way to its QEMU.
     :param shared: what it shares with the host and all others; None if nothing.
     """
 
     def __init__(
         self,
-        hardware: Hardware,
+        name: str,
         addresses: Mapping[str, str],
-        *,
         directory: Path,
-        environment: Mapping[str, str],
-        prepare: Callable[[], list[socket.socket]],
-        forward: Callable[[int, int], None],
+        launcher: Launcher,
         shared: Path | None,
     ):
-        super().__init__(hardware.name, addresses)
-        self._hardware, self.directory = hardware, directory
-        self._environment = environment
-        self._prepare, self._forward, self._shared = prepare, forward, shared
+        super().__init__(name, addresses)
+        self.directory, self._launcher, self._shared = directory, launcher, shared
         self._qemu: Qemu | None = None
         self._published: dict[int, int] = {}
         self._link_cut = self._frozen = False
@@ -71,9 +65,7 @@ class QemuNode(PoweredNode):
     def _switch_on(self, boot: Boot) -> None:
         self._frozen, self._asked = False, None
         try:
-            qemu = Qemu(
-                self._hardware, self.directory, self._environment, self._prepare(), self._feed
-            )
+            qemu = Qemu(self.name, self._launcher, self._feed)
         except DeploymentError as error:
             raise DeploymentError(f"{self.name} does not start: {error}") from error
         self._qemu = qemu
@@ -82,6 +74,7 @@ class QemuNode(PoweredNode):
         try:
             if self._link_cut:
                 self._switch_links(qemu.monitor)
+            self._launcher.ready(qemu.monitor)
             qemu.run()
         except BaseException:
             qemu.kill()
@@ -149,16 +142,21 @@ class QemuNode(PoweredNode):
                 self._switch_links(self._qemu.monitor)
 
     def _switch_links(self, monitor: Monitor) -> None:
-        for number in range(len(self._hardware.networks)):
-            link = {"name": link_name(number), "up": not self._link_cut}
-            monitor.execute("set_link", link)
+        for name in self._launcher.links(monitor):
+            monitor.execute("set_link", {"name": name, "up": not self._link_cut})
 
     def forward_port(self, host_port: int, guest_port: int) -> None:
         """Let 127.0.0.1:host_port on the host lead to guest_port in the machine.
 
         :raise DeploymentError: if the host's port is taken.
+        :raise Unsupported: if the machine has no such network.
         """
         self._forward(host_port, guest_port)
+
+    def _forward(self, host_port: int, guest_port: int) -> None:
+        with self._power:
+            monitor = self._qemu.monitor if self._running and self._qemu else None
+            self._launcher.forward(monitor, host_port, guest_port)
 
     def publish(self, guest_port: int, host_port: int) -> None:
         """Forward a port that the role publishes.

@@ -9,26 +9,28 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack, suppress
-from functools import partial
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 import psutil
 
 from nxc_testing.backends.base import Boot, Channel
-from nxc_testing.backends.qemu.command import SHELLS, Descriptors, Hardware, command, port_name
-from nxc_testing.backends.qemu.helpers import connect, listen, spawn
+from nxc_testing.backends.qemu.backdoor import Backdoor
+from nxc_testing.backends.qemu.helpers import connect
+from nxc_testing.backends.qemu.launch import Launcher
 from nxc_testing.backends.qemu.monitor import Monitor
+from nxc_testing.backends.qemu.shells import Shells
 from nxc_testing.backends.qemu.verdict import Verdict
-from nxc_testing.errors import ConnectionLost, DeploymentError
+from nxc_testing.errors import ConnectionLost, DeploymentError, tail
 from nxc_testing.shell.loop import io_loop
 from nxc_testing.waiting import Deadline
 
 logger = logging.getLogger("nxc_testing.qemu")
 
 READ_SIZE = 1 << 16
+WORDS_KEPT = 1 << 12
+
 LAST_WORDS = 0.3
 """Seconds that an ended machine's console may take to be read to its end."""
 
@@ -38,75 +40,81 @@ LOOK_EVERY = 1.0
 LAST_BREATH = 3.0
 """Seconds that a machine may take to end after it said that it does."""
 
-NEWS_TIMEOUT = 3.0
+INPUT_TIMEOUT = 10.0
+"""Seconds until a console that takes no input is given up."""
 
 GREETING_TIMEOUT = 300.0
 """Seconds from a shell's request until the machine has booted so far as to give one."""
 
 STOPPED = "its QEMU was stopped by a signal, like SIGSTOP"
 
+SIGNALS = {"poweroff": signal.SIGRTMIN + 4, "reboot": signal.SIGRTMIN + 5}
+"""What systemd(1) takes for orders."""
+
+KEYS = [{"type": "qcode", "data": key} for key in ("ctrl", "alt", "delete")]
+BUTTONS: Mapping[str, tuple[str, Mapping[str, object]]] = {
+    "poweroff": ("system_powerdown", {}),
+    "reboot": ("send-key", {"keys": KEYS}),
+}
+"""How QEMU brings a person's orders to a machine."""
+
 
 class Qemu:
     """A QEMU process with its machine; the machine waits for `run`.
 
-    :param directory: the machine's own.
-    :param links: connections to the switch, in the order of its networks; QEMU's from now on.
+    :param launcher: the way to it.
     :param sink: gets what the console prints, on the background loop's thread.
     :raise DeploymentError: if it does not start.
     :ivar monitor: its QMP.
+    :ivar pid: its number.
     :ivar cut: whether we have cut its power.
     """
 
-    def __init__(
-        self,
-        hardware: Hardware,
-        directory: Path,
-        environment: Mapping[str, str],
-        links: Sequence[socket.socket],
-        sink: Callable[[bytes], None],
-    ):
-        self.name, self._directory, self._sink = hardware.name, directory, sink
+    def __init__(self, name: str, launcher: Launcher, sink: Callable[[bytes], None]):
+        self.name, self._sink, self._what = name, sink, launcher.what
         self.cut = False
-        self._log = directory / "qemu.log"
-        self._log.unlink(missing_ok=True)
         self.verdict = Verdict()
         self._loop = io_loop()
         self._drained = threading.Event()
-        self._ports = [directory / port_name(number) for number in range(1, SHELLS + 2)]
-        self._used: dict[Path, socket.socket] = {}
-        self._lock = threading.Lock()
-        with ExitStack() as stack:
-            paths = (directory / "monitor", directory / "console", *self._ports)
-            listeners = [stack.enter_context(listen(path)) for path in paths]
-            for link in links:
-                stack.enter_context(link)
-            numbers = [listener.fileno() for listener in listeners]
-            descriptors = Descriptors(
-                numbers[0], numbers[1], numbers[2:], [link.fileno() for link in links]
-            )
-            line = command(hardware, descriptors, directory / "console.log")
-            self._process = spawn(line, environment, self._log, descriptors.all)
-        self._console, self._orders = connect(paths[1]), connect(paths[2])
+        self._typing = threading.Lock()
+        self._words = bytearray()
+        self._qemu: psutil.Process | None = None
+        self._orders: socket.socket | None = None
+        self._held: socket.socket | None = None
+        self._backdoor: Backdoor | None = None
+        started = launcher.start()
+        self._process, self._console, self._log = started.process, started.console, started.log
         try:
-            self._attach(paths[0])
-        except DeploymentError as error:
-            self._process.kill()
-            status = self._process.wait()
-            self._orders.close()
-            self._loop.call(self._close_console)
-            said = self._log.read_text(errors="replace").strip()
-            raise DeploymentError(f"QEMU ended with status {status}: {said or error}") from error
+            # Before the machine runs, so that nothing of its console is lost.
+            os.set_blocking(self._console.reader, False)
+            self._loop.call(self._loop.asyncio.add_reader, self._console.reader, self._on_console)
+            reached = launcher.reach(started)
+            self._held, self._backdoor = reached.held, reached.backdoor
+            self._qemu, self.pid = psutil.Process(reached.pid), reached.pid
+            self._shells = Shells(name, reached.ports[1:])
+            self.monitor = Monitor(name, reached.monitor, self._on_event)
+            if reached.ports:
+                self._orders = connect(reached.ports[0])
+        except (DeploymentError, OSError, psutil.Error) as error:
+            raise DeploymentError(self._abandon(error)) from error
 
-    def _attach(self, monitor: Path) -> None:
-        # Before the machine runs, so that nothing of its console is lost.
-        self._console.setblocking(False)
-        self._loop.call(self._loop.asyncio.add_reader, self._console.fileno(), self._on_console)
-        self.monitor = Monitor(self.name, connect(monitor), self._on_event)
+    def _abandon(self, error: Exception) -> str:
+        """Let go of a start that failed.
 
-    @property
-    def pid(self) -> int:
-        """The number of the process."""
-        return self._process.pid
+        :return: how it failed, in words.
+        """
+        try:
+            status: int | None = self._process.wait(LAST_WORDS)
+        except subprocess.TimeoutExpired:
+            status = None
+        self._kill()
+        self._process.wait()
+        self._drained.wait(LAST_WORDS)
+        self._hang_up()
+        how = str(error) if status is None else f"{self._what} ended with status {status}"
+        if self._log:
+            return f"{how}: {self._log.read_text(errors='replace').strip() or error}"
+        return how + tail("console", self._words.decode(errors="replace"))
 
     def run(self) -> None:
         """Let the machine go, or go on."""
@@ -128,7 +136,9 @@ class Qemu:
                 # Once may be by chance: a debugger that attaches, for one.
                 stopped = stopped + 1 if self._is_stopped() else 0
                 if stopped > 1:
-                    self._process.kill()
+                    self._kill()
+        # Nothing of the machine outlives what was started for it.
+        self._kill()
         self._drained.wait(LAST_WORDS)
         if self.cut:
             return "its power was cut"
@@ -138,7 +148,7 @@ class Qemu:
 
     def _is_stopped(self) -> bool:
         try:
-            return psutil.Process(self._process.pid).status() == psutil.STATUS_STOPPED
+            return bool(self._qemu and self._qemu.status() == psutil.STATUS_STOPPED)
         except psutil.Error:
             return False
 
@@ -168,48 +178,64 @@ class Qemu:
         if status < 0:
             name = signal.strsignal(-status) or "unknown signal"
             return f"its QEMU was ended by signal {-status} ({name})"
-        lines = self._log.read_text(errors="replace").strip().splitlines()
-        return f"its QEMU ended with status {status}" + (f": {lines[-1]}" if lines else "")
+        said = self._log.read_bytes() if self._log else bytes(self._words)
+        lines = said.decode(errors="replace").strip().splitlines()
+        return f"its {self._what} ended with status {status}" + (f": {lines[-1]}" if lines else "")
 
     def kill(self) -> None:
         """Cut the power."""
         self.cut = True
-        self._process.kill()
+        self._kill()
+
+    def _kill(self) -> None:
+        # A start script may have others beside it, or be another process than its QEMU.
+        if self._process.poll() is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._process.pid, signal.SIGKILL)
+        if self._qemu:
+            with suppress(psutil.Error):
+                self._qemu.kill()
 
     def close(self) -> None:
         """Let go of a machine that has ended."""
         self.monitor.close()
-        self._orders.close()
-        self._loop.call(self._close_console)
-        with self._lock:
-            used, self._used = self._used, {}
-        for connection in used.values():
-            _hang_up(connection)
+        self._shells.close()
+        self._hang_up()
+
+    def _hang_up(self) -> None:
+        for end in (self._orders, self._held, self._backdoor):
+            if end:
+                end.close()
+        self._loop.call(self._stop_reading)
+        self._drained.wait(LAST_WORDS)
+        with self._typing:
+            self._console.close()
 
     # Console
 
     def _on_console(self) -> None:
         try:
-            data = self._console.recv(READ_SIZE)
+            data = os.read(self._console.reader, READ_SIZE)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
-            self._close_console()
+            self._stop_reading()
             return
+        self._words += data
+        del self._words[:-WORDS_KEPT]
         if self.verdict.feed(data):
             # It ends by itself, with a trace of where it was; or it has no power to.
-            self._loop.asyncio.call_later(LAST_BREATH, self._process.kill)
+            self._loop.asyncio.call_later(LAST_BREATH, self._kill)
         try:
             self._sink(data)
         except Exception:
             logger.exception("a console's reader failed")
 
-    def _close_console(self) -> None:
+    def _stop_reading(self) -> None:
         if not self._drained.is_set():
-            self._loop.asyncio.remove_reader(self._console.fileno())
-            self._console.close()
+            self._loop.asyncio.remove_reader(self._console.reader)
             self._drained.set()
 
     def type(self, data: bytes) -> None:
@@ -217,30 +243,37 @@ class Qemu:
 
         :raise ConnectionLost: if it takes nothing.
         """
-        with self._lock:
-            sent = 0
-            while sent < len(data):
-                _, ready, _ = select.select([], [self._console], [], GREETING_TIMEOUT)
-                if not ready:
+        with self._typing:
+            left = memoryview(data)
+            while left:
+                if self._drained.is_set():
+                    raise ConnectionLost(f"{self.name}: its console is closed")
+                writer = self._console.writer
+                if not select.select([], [writer], [], INPUT_TIMEOUT)[1]:
                     raise ConnectionLost(f"{self.name}: its console takes no input")
-                sent += self._console.send(data[sent:])
+                try:
+                    left = left[os.write(writer, left) :]
+                except BlockingIOError:
+                    continue
+                except OSError as error:
+                    raise ConnectionLost(f"{self.name}: its console: {error}") from error
 
     # Orders and shells
 
     def _on_event(self, event: Mapping[str, Any]) -> None:
-        """A shell in the machine that ends closes its port; we would go on waiting for it."""
         if event["event"] == "VSERPORT_CHANGE" and not event["data"]["open"]:
-            name = str(event["data"]["id"]).removesuffix("-end")
-            with self._lock:
-                connection = self._used.get(self._directory / name)
-            if connection:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
+            self._shells.closed_inside(str(event["data"]["id"]).removesuffix("-end"))
 
     def order(self, word: str) -> None:
         """Ask the system for something, `poweroff` or `reboot`; it may be busy."""
-        with suppress(OSError):
-            self._orders.send(f"{word}\n".encode(), socket.MSG_DONTWAIT)
+        if self._orders and (self._backdoor is None or self._backdoor.opened_ports):
+            with suppress(OSError):
+                self._orders.send(f"{word}\n".encode(), socket.MSG_DONTWAIT)
+        elif not (self._backdoor and self._backdoor.signal_init(SIGNALS[word])):
+            # Whoever it is that runs there.
+            with suppress(DeploymentError):
+                command, arguments = BUTTONS[word]
+                self.monitor.execute(command, arguments)
 
     def open_shell(self, boot: Boot) -> Channel:
         """A root shell, as soon as the machine gives one.
@@ -248,69 +281,9 @@ class Qemu:
         :raise ConnectionLost: if all are in use, or the machine gives none in time.
         """
         deadline = Deadline(GREETING_TIMEOUT)
-        while True:
-            try:
-                connection, path = self._free_port()
-            except OSError as error:
-                # Its QEMU has ended, and the news is on its way.
-                boot.ended.wait(NEWS_TIMEOUT)
-                raise ConnectionLost(f"{self.name}: a shell: {error}") from error
-            try:
-                greeted = self._await_greeting(connection, boot, deadline)
-            except BaseException:
-                self._give_back(path, connection)
-                raise
-            if greeted:
-                connection.setblocking(False)
-                number = connection.fileno()
-                return Channel(number, number, partial(self._give_back, path, connection))
-            self._give_back(path, connection)
-
-    def _free_port(self) -> tuple[socket.socket, Path]:
-        with self._lock:
-            # In turn: whoever had one last may not have let it go yet, at the other end.
-            for path in self._ports[1:]:
-                if path in self._used:
-                    continue
-                self._ports.remove(path)
-                self._ports.append(path)
-                self._used[path] = connect(path)
-                return self._used[path], path
-        raise ConnectionLost(f"{self.name}: all its {SHELLS} shells are in use")
-
-    def _await_greeting(self, connection: socket.socket, boot: Boot, deadline: Deadline) -> bool:
-        """Wait until there is a shell at the other end.
-
-        :return: false if it was hung up instead: the shell before it has ended just now.
-        :raise ConnectionLost: if none comes.
-        """
-        while not boot.ended.is_set():
-            if deadline.expired:
-                raise ConnectionLost(f"{self.name}: no shell after {GREETING_TIMEOUT:.0f} s")
-            connection.settimeout(LOOK_EVERY)
-            try:
-                greeted = bool(connection.recv(1))
-            except TimeoutError:
-                continue
-            except OSError:
-                greeted = False
-            # Or its QEMU has ended, and the news is on its way.
-            if greeted or not boot.ended.wait(LAST_WORDS):
-                return greeted
-        raise ConnectionLost(f"{self.name}: it ended")
-
-    def _give_back(self, path: Path, connection: socket.socket) -> None:
-        with self._lock:
-            if self._used.get(path) is not connection:
-                return
-            del self._used[path]
-        _hang_up(connection)
-
-
-def _hang_up(connection: socket.socket) -> None:
-    with suppress(OSError):
-        connection.shutdown(socket.SHUT_RDWR)
-    connection.close()
+        if self._backdoor and not self._backdoor.open_ports(boot, deadline):
+            return self._backdoor.open_shell(boot, deadline)
+        return self._shells.open(boot, deadline)
 
 
 def environment(mark: Mapping[str, str]) -> dict[str, str]:
