@@ -102,6 +102,7 @@ def list_images(options: argparse.Namespace) -> int:
 
 def prune_images(options: argparse.Namespace) -> int:
     """`nxc-test image prune`."""
+    from nxc_testing.backends.qemu.removal import images_in_use  # noqa: PLC0415
     from nxc_testing.images.cache import Cache, remove_tree  # noqa: PLC0415
 
     cache, engine = Cache(), _engine()
@@ -110,11 +111,13 @@ def prune_images(options: argparse.Namespace) -> int:
         if not options.dry_run:
             remove_tree(leftover)
         print(f"{verb} {leftover} (left by a build that was cut off)")
-    gone = set()
+    gone, booted = set(), images_in_use()
     limit = time.time() - (0 if options.all else options.days * DAY)
     for one in cache.all():
         meta = one.meta
-        if one.used_at <= limit and (options.dry_run or cache.remove(meta.digest)):
+        if one.directory in booted:
+            print(f"{meta.name} {meta.digest[:12]} stays: a virtual machine boots it")
+        elif one.used_at <= limit and (options.dry_run or cache.remove(meta.digest)):
             gone.add(meta.digest)
             print(f"{verb} {meta.name} {meta.digest[:12]} ({meta.size / 1e6:.0f} MB)")
     _prune_roots(cache, gone, options.dry_run)

@@ -11,6 +11,7 @@ import pytest
 from qemu_lab import deployed
 
 from nxc_testing.backends.qemu import helpers
+from nxc_testing.cli import main
 from nxc_testing.compat import QMPAPIError
 from nxc_testing.composition import Disk, Port, Role
 from nxc_testing.conformance.target import PATIENCE, eventually
@@ -139,3 +140,13 @@ def test_without_virtiofsd_there_is_no_shared_directory(
     refused = pytest.raises(Unsupported, match="apt-get install virtiofsd")
     with deployed(base, tmp_path, role) as driver, refused:
         driver.machine("box").shared_dir  # noqa: B018
+
+
+def test_what_a_machine_boots_is_not_pruned(
+    box: Machine, base: Image, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["image", "prune", "--all", "--dry-run"]) == 0
+    name = f"{base.name} {base.digest[:12]}"
+    printed = capsys.readouterr().out
+    assert f"{name} stays: a virtual machine boots it" in printed
+    assert f"would remove {name}" not in printed

@@ -23,6 +23,7 @@ from nxc_testing.backends.qemu.deployment import QemuDeployment
 from nxc_testing.backends.qemu.helpers import Switch, VdeSwitch, share, virtiofsd
 from nxc_testing.backends.qemu.launch import ImageLauncher
 from nxc_testing.backends.qemu.node import QemuNode
+from nxc_testing.backends.qemu.removal import IMAGE
 from nxc_testing.backends.qemu.script import ScriptLauncher, ScriptMachine
 from nxc_testing.composition import Instance, MachinePlan, Network, Plan, Volume
 from nxc_testing.composition.identity import (
@@ -251,6 +252,7 @@ class Maker:
         image, role = self._images[_recipe_image(machine)], instance.role
         shares = self._shares(machine)
         sockets = {tag: directory / tag for tag in shares}
+        (directory / IMAGE).symlink_to(image.disk.parent)
         own = self._addresses[instance.name]
         hardware = Hardware(
             name=instance.name,

@@ -24,6 +24,9 @@ OWNER = "NXC_QEMU_OWNER"
 STATE = "qemu"
 """The kind of directory that a deployment has."""
 
+IMAGE = "image"
+"""In a machine's directory: a link to what it boots, in the cache."""
+
 KILL_ROUNDS = 500
 PAUSE = 0.01
 
@@ -44,6 +47,12 @@ def traces() -> Sequence[Trace]:
         owner = storage.owner_of(path)
         found.append(Trace(run, "qemu", owner, things=[f"directory {path}"]))
     return found
+
+
+def images_in_use() -> set[Path]:
+    """The directories of images in the cache that machines of this host boot."""
+    links = storage.DIRECTORY.glob(f"nxc-*-{STATE}/*/{IMAGE}")
+    return {link.readlink().parent for link in links}
 
 
 def reap(run: str, records: Sequence[Record]) -> list[str]:
