@@ -34,6 +34,14 @@ LONG = f"86399.{secrets.randbelow(10**9)}"
 BIN = Path(sys.executable).parent
 
 
+def command_line(process: psutil.Process) -> str:
+    """What a process runs; empty if it has ended meanwhile."""
+    try:
+        return " ".join(process.cmdline())
+    except psutil.Error:
+        return ""
+
+
 def until(what: Callable[[], object], timeout: float, doing: str) -> None:
     """Wait for something."""
     give_up = time.monotonic() + timeout
@@ -184,8 +192,8 @@ class RunLab:
         """What there is of the lab's runs, in words."""
         processes = []
         for process in self.processes():
-            with suppress(psutil.Error):
-                processes.append(f"process {process.pid}: {' '.join(process.cmdline())}")
+            if line := command_line(process):
+                processes.append(f"process {process.pid}: {line}")
         self.ids |= {path.name for path in self.directories()}
         self.ids |= {one for run in self.runs for one in run.ids}
         of_backend = {"docker": self._in_engine, "nspawn": self._in_kernel}.get(self.backend, list)

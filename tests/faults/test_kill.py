@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from run_lab import LONG, RunLab, until
+from run_lab import LONG, RunLab, command_line, until
 
 BUSY = f"""
 @pytest.fixture(scope="module")
@@ -124,7 +124,7 @@ def test_a_fork_that_outlives_the_run_does_not_keep_its_machines(lab: RunLab) ->
 
 
 def words(process: psutil.Process) -> str:
-    return f"process {process.pid}: {' '.join(process.cmdline())}"
+    return f"process {process.pid}: {command_line(process)}"
 
 
 def test_a_process_that_becomes_another_program_is_no_run_any_more(lab: RunLab) -> None:
@@ -210,7 +210,7 @@ def test_a_killed_reaper_is_replaced_before_something_is_made(lab: RunLab) -> No
 
 
 def reapers(lab: RunLab) -> list[psutil.Process]:
-    return [process for process in lab.processes() if "reaper.py" in " ".join(process.cmdline())]
+    return [process for process in lab.processes() if "reaper.py" in command_line(process)]
 
 
 def test_what_nobody_reaped_a_person_can(lab: RunLab) -> None:
